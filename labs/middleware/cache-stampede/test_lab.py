@@ -1,0 +1,167 @@
+"""Cache stampede: forty readers, four replicas, one slow catalog that fails for a while, and a filler that dies."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+
+from runner.checkers.intervals import peak_overlap
+
+FRESH_S = 1.0
+STALE_LIMIT_S = 2.5
+LOADS_PER_EXPIRY = 2.0
+EXPIRIES = 6
+RELOADED_WITHIN_S = 5.0
+
+
+class Catalog:
+    """What the catalog saw."""
+
+    def __init__(self, peer, hot):
+        self.peer = peer
+        self.hot = hot
+
+    def calls(self, since_ns=0, key=None):
+        return [c for c in self.peer.calls() if c["start_ns"] >= since_ns and (key is None or c["key"] == key)]
+
+    def hot_call_in_flight(self):
+        return next((c for c in self.calls() if c["end_ns"] is None and c["key"] in self.hot), None)
+
+    def keys_loaded(self, since_ns, status):
+        return {c["key"] for c in self.calls(since_ns) if c["status"] == status and c["key"] in self.hot}
+
+
+@dataclass
+class Rush:
+    """The run in its phases: the rush, the outage of the catalog, the death of a filler."""
+
+    load: object
+    catalog: Catalog
+    calls: list
+    rush_end_ns: int = 0
+    outage_end_ns: int = 0
+    killed: dict | None = None
+    killed_ns: int = 0
+
+
+@pytest.fixture(scope="module")
+def rush(lab):
+    """Hot keys expire six times under load; then the catalog fails for a while; then the replica that is loading a hot key is killed."""
+    numbers = lab.random.sample(range(1000, 10_000), 203)
+    hot, cold = [str(n) for n in numbers[:3]], [str(n) for n in numbers[3:]]
+    catalog = Catalog(lab.peer("catalog"), hot)
+    with lab.load(users=40, endless=True, plan={"hot": hot, "cold": cold}) as load:
+        phases = Rush(load, catalog, [])
+        load.until(lambda: load.elapsed_s > EXPIRIES * FRESH_S, "six expiries")
+
+        catalog.peer.set(failing=True)
+        phases.rush_end_ns = lab.mark("the catalog fails")
+        load.until(lambda: catalog.keys_loaded(phases.rush_end_ns, 500) == set(hot), "a failed load of each hot key", at_most_s=4)
+        since = load.elapsed_s
+        load.until(lambda: load.elapsed_s > since + 0.8, "readers during the outage")
+        catalog.peer.set(failing=False)
+        phases.outage_end_ns = lab.mark("the catalog works again")
+
+        load.until(lambda: catalog.keys_loaded(phases.outage_end_ns, 200) == set(hot), "a load of each hot key after the outage", at_most_s=8)
+        phases.killed = load.until(catalog.hot_call_in_flight, "a load of a hot key in flight", at_most_s=4)
+        lab.kill(phases.killed["replica"])
+        phases.killed_ns = lab.mark("its filler is dead")
+        load.until(
+            lambda: catalog.calls(phases.killed_ns, phases.killed["key"]), "a new load of the killed filler's key", at_most_s=RELOADED_WITHIN_S
+        )
+    phases.calls = catalog.calls()
+    return phases
+
+
+def test_the_contract_holds(rush, lab):
+    """GET /products/{id} answers 200 with the price that the catalog gave for that version, in at least 95% of all requests outside the outage.
+
+    Why: readers are turned away, or get a price that the catalog never gave.
+    """
+    truth = {c["version"]: c for c in rush.calls if c.get("version")}
+    asked = [r for r in rush.load.history if r.end_ns < rush.rush_end_ns or r.start_ns > rush.outage_end_ns > 0]
+    lab.require(len(asked) >= 300, f"only {len(asked)} requests outside the outage")
+    wrong = [r for r in asked if r.outcome != "ok" or not is_true(r.body, truth)]
+    kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
+    lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were wrong: {kinds}", "wrong answers")
+
+
+def is_true(body, truth):
+    call = truth.get((body or {}).get("version"))
+    return call is not None and (call["key"], call["price"]) == (body["id"], body["price"])
+
+
+def test_origin_loads_stay_in_budget(rush, lab):
+    """An expiry costs the catalog at most 2 loads per hot key, over the whole fleet.
+
+    Why: nothing excludes the other requests, here or in the other replicas, between the miss and the write-back.
+    """
+    lab.require(rush.rush_end_ns, f"the load ended before {rush.load.missed}")
+    costs = {key: loads_per_expiry([c["start_ns"] for c in rush.calls if c["key"] == key and c["start_ns"] < rush.rush_end_ns]) for key in rush.catalog.hot}
+    key = max(costs, key=lambda key: costs[key][0] / costs[key][1])
+    loads, expiries = costs[key]
+    lab.at_most(loads / expiries, LOADS_PER_EXPIRY, f"product {key}: {loads} loads in {expiries} expiries", "loads per expiry")
+
+
+def loads_per_expiry(starts_ns):
+    """Loads, and the expiries that caused them: loads that start less than half a lifetime apart belong to one expiry."""
+    starts_ns = sorted(starts_ns)
+    gaps = sum(later - earlier > FRESH_S / 2 * 1e9 for earlier, later in zip(starts_ns, starts_ns[1:], strict=False))
+    return len(starts_ns), gaps + 1
+
+
+def test_no_thundering_herd(rush, lab):
+    """At no time does the catalog see more than 2 loads of one key at once, the cold start included.
+
+    Why: on a miss every waiting request starts a load of its own.
+    """
+    alive = [c for c in rush.calls if c["end_ns"] is not None and c["n"] != (rush.killed or {}).get("n")]
+    peaks = {key: peak_overlap([(c["start_ns"], c["end_ns"]) for c in alive if c["key"] == key]) for key in {c["key"] for c in alive}}
+    lab.require(peaks, "the catalog was never called")
+    key = max(peaks, key=peaks.get)
+    lab.at_most(peaks[key], 2, f"product {key}: {peaks[key]} loads in flight at once", "simultaneous loads of one key")
+
+
+def test_prices_are_fresh(rush, lab):
+    """While the catalog works, no answer is older than 2.5 s.
+
+    Why: an entry outlives the time for which its price may be shown.
+    """
+    loaded_ns = {c["version"]: c["end_ns"] for c in rush.calls if c.get("version")}
+    lab.require(rush.load.history.longest_stall_s < 1.0, f"the machine stood still for {rush.load.history.longest_stall_s:.1f} s")
+    ages = [
+        ((r.start_ns - loaded_ns[r.body["version"]]) / 1e9, r.context["key"])
+        for r in rush.load.history
+        if r.end_ns < (rush.rush_end_ns or r.end_ns + 1) and r.status == 200 and (r.body or {}).get("version") in loaded_ns
+    ]
+    lab.require(len(ages) >= 300, f"only {len(ages)} answers whose version the catalog knows")
+    age, key = max(ages)
+    lab.at_most(age, STALE_LIMIT_S, f"product {key} was {age:.1f} s old when it was asked for", "age of the oldest answer in s")
+
+
+def test_readers_survive_an_outage_of_the_origin(rush, lab):
+    """While the catalog fails, readers of hot products still get their last price: at most 5% go without, or wait until the catalog is back.
+
+    Why: the last good price is thrown away at the moment when it would be needed.
+    """
+    failed_ns = {}
+    for call in rush.calls:
+        if call["status"] == 500 and call["end_ns"]:
+            failed_ns.setdefault(call["key"], call["end_ns"])
+    lab.require(set(failed_ns) >= set(rush.catalog.hot), "not every hot key was loaded in vain during the outage")
+    last_ns = rush.outage_end_ns - 300_000_000  # whoever starts a load later may find the catalog working again
+    asked = [r for r in rush.load.history if r.context["hot"] and failed_ns[r.context["key"]] < r.start_ns < last_ns]
+    lab.require(len(asked) >= 10, f"only {len(asked)} readers met the outage")
+    after = {c["version"] for c in rush.calls if c.get("version") and c["end_ns"] > rush.outage_end_ns}
+    lost = [r for r in asked if r.status != 200 or r.body["version"] in after]
+    lab.at_most(len(lost) / len(asked), 0.05, f"{len(lost)} of {len(asked)} readers of hot products got no price during the outage", "readers without a price")
+
+
+def test_a_killed_filler_does_not_wedge_its_key(rush, lab):
+    """When a replica dies while it loads a product, that product is loaded again within 5 s.
+
+    Why: what excludes other fillers outlives the filler that died.
+    """
+    lab.require(rush.killed, f"no filler was killed: {rush.load.missed} did not come")
+    again = [c for c in rush.calls if c["key"] == rush.killed["key"] and c["start_ns"] > rush.killed_ns]
+    assert again, f"product {rush.killed['key']}: no load in the {RELOADED_WITHIN_S:g} s after its filler was killed"

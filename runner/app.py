@@ -1,0 +1,239 @@
+"""Starts the app under test, its replicas and the lab's peers on a stack, and knows when they are ready or dead."""
+
+import http.client
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from runner.errors import AppError, LabError
+from runner.lab import Lab, Submission
+from runner.skew import SKEW_ENV
+from runner.stack import Program, Stack
+from runner.stack.embedded import HOST, tail_of
+
+PEER_READY_WITHIN_S = 20.0
+POLL_S = 0.01
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One replica of the app, or of one of its extra processes (which may serve no HTTP: then `port` is None)."""
+
+    name: str
+    number: int
+    port: int | None
+
+
+class Peer:
+    """A peer's second address: what it saw and how it shall behave. The app knows neither address nor token."""
+
+    def __init__(self, name: str, port: int, control_port: int, token: str) -> None:
+        self.name = name
+        self.port = port
+        self._control_port = control_port
+        self._token = token
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """One control request; the answer's JSON. Raises LabError when the peer refuses, OSError when it cannot be reached."""
+        connection = http.client.HTTPConnection(HOST, self._control_port, timeout=10)
+        try:
+            payload = None if body is None else json.dumps(body)
+            connection.request(method, path, payload, {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise LabError(f"the peer {self.name} answered {answer.status} to {method} {path}: {text[:200]!r}")
+        return json.loads(text)
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Every call it has had: {n, replica, method, path, start_ns, end_ns (None while in flight), status, ...what the peer noted}."""
+        calls: list[dict[str, Any]] = self.ask("GET", "/calls")
+        return calls
+
+    def set(self, **state: object) -> None:
+        """Change how it behaves from now on."""
+        self.ask("POST", "/state", state)
+
+
+class App:
+    """The replicas of one submission."""
+
+    def __init__(self, stack: Stack, lab: Lab, submission: Submission) -> None:
+        self._stack = stack
+        self._lab = lab
+        self._submission = submission
+        self.service_env: Mapping[str, str] = {}
+        self.peers: dict[str, Peer] = {}
+        self.replicas: list[Replica] = []
+        self.extras: list[Replica] = []
+        self._killed: set[str] = set()
+
+    def start_peers(self, seed: int) -> None:
+        """Start the lab's peers; they need not be ready yet."""
+        for name, peer in self._lab.peers.items():
+            ports = self._stack.free_port(), self._stack.free_port()
+            self.peers[name] = Peer(name, *ports, secrets.token_urlsafe(18))
+            env = {
+                "PORT": str(ports[0]),
+                "CONTROL_PORT": str(ports[1]),
+                "CONTROL_TOKEN": self.peers[name]._token,  # noqa: SLF001
+                "SEED": str(seed),
+                "PYTHONPATH": str(Path(__file__).parent.parent),
+            }
+            self._stack.start_program(Program(name, peer.command, self._lab.folder, env))
+
+    def await_peers(self) -> None:
+        """Return when each peer has answered. Raises LabError: a peer is the lab's own code."""
+        for name, peer in self.peers.items():
+            deadline = time.monotonic() + PEER_READY_WITHIN_S
+            while True:
+                try:
+                    peer.ask("GET", "/calls")
+                    break
+                except OSError as error:
+                    code = self._stack.exit_code(name)
+                    if code is not None or time.monotonic() > deadline:
+                        end = f"ended with exit code {code}" if code is not None else f"did not answer ({error})"
+                        raise LabError(f"the peer {name} {end}\n{tail_of(self._stack.log(name))}") from error
+                time.sleep(POLL_S)  # nothing tells us that a process listens
+
+    def start(self) -> None:
+        """Start all replicas and extra processes; they need not be ready yet."""
+        app = self._lab.app
+        for n in range(1, app.replicas + 1):
+            self.replicas.append(Replica(f"app-{n}", n, self._stack.free_port()))
+            self._start_replica(self.replicas[-1], app.command)
+        for kind, extra in app.extra.items():
+            for n in range(1, extra.replicas + 1):
+                self.extras.append(Replica(f"{kind}-{n}", n, self._stack.free_port() if extra.ready else None))
+                self._start_replica(self.extras[-1], extra.command)
+
+    def _start_replica(self, replica: Replica, command: tuple[str, ...]) -> None:
+        env = {**self.service_env, "REPLICA": str(replica.number)}
+        if replica.port is not None:
+            env["PORT"] = str(replica.port)
+        for name, peer in self.peers.items():
+            # The path says which replica calls: truth that needs no word of the app.
+            env[f"{name.upper().replace('-', '_')}_URL"] = f"http://{HOST}:{peer.port}/{replica.name}"
+        if self._lab.app.skewable:
+            env |= SKEW_ENV
+        argv = [part.replace("{port}", str(replica.port)) for part in command]
+        self._stack.start_program(Program(replica.name, argv, self._submission.path, env))
+
+    def await_ready(self) -> None:
+        """Return when every replica has answered its readiness request. Raises AppError with the last log lines."""
+        app = self._lab.app
+        for replica in self.replicas:
+            self.await_replica(replica, app.ready)
+        for replica in self.extras:
+            extra = app.extra[replica.name.rpartition("-")[0]]
+            if extra.ready:
+                self.await_replica(replica, extra.ready)
+
+    def await_replica(self, replica: Replica, ready: str) -> None:
+        """Return when one replica has answered `ready` ("GET /healthz") with a 2xx."""
+        method, _, path = ready.partition(" ")
+        within_s = self._lab.app.ready_within_s
+        deadline = time.monotonic() + within_s
+        seen = "no connection"
+        while True:
+            try:
+                connection = http.client.HTTPConnection(HOST, replica.port, timeout=2)
+                connection.request(method, path)
+                status = connection.getresponse().status
+                connection.close()
+                if 200 <= status < 300:
+                    return
+                seen = f"status {status}"
+            except (OSError, http.client.HTTPException) as error:
+                seen = str(error) or type(error).__name__
+            code = self._stack.exit_code(replica.name)
+            if code is not None or time.monotonic() > deadline:
+                raise self._not_ready(replica, ready, within_s, code, seen)
+            time.sleep(POLL_S)  # nothing tells us that a process listens
+
+    def _not_ready(self, replica: Replica, ready: str, within_s: float, code: int | None, seen: str) -> AppError:
+        log = tail_of(self._stack.log(replica.name))
+        if code is not None:
+            what = f"{replica.name} ended before it answered {ready} (exit code {code})"
+            return AppError(f"{what}\n{log}", hint=f"it did not start: mend it in {self._submission.path} and run again")
+        what = f"{replica.name} did not answer {ready} within {within_s:g} s ({seen})"
+        elsewhere = listening_ports(self._stack.pid(replica.name)) - {replica.port}
+        if elsewhere:
+            ports = ", ".join(map(str, sorted(elsewhere)))
+            return AppError(f"{what}\nit listens on port {ports} instead of $PORT={replica.port}\n{log}", hint="listen on the port in $PORT")
+        return AppError(f"{what}\n{log}", hint=f"listen on $PORT and answer {ready} with a 2xx status once you can serve")
+
+    def check_alive(self) -> None:
+        """Raises AppError when a process of the app has ended that the kit did not kill."""
+        for replica in [*self.replicas, *self.extras]:
+            code = self._stack.exit_code(replica.name)
+            if code is not None and replica.name not in self._killed:
+                log = tail_of(self._stack.log(replica.name))
+                how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                raise AppError(f"{replica.name} died while it served ({how})\n{log}", hint="nobody killed it: it crashed or stopped itself")
+
+    def number_of(self, name: str) -> int | None:
+        """The number of the replica called `name`; None for anything else."""
+        return next((r.number for r in self.replicas if r.name == name), None)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL one of its processes; from here on its death is no crash."""
+        self._killed.add(name)
+        self._stack.kill(name)
+
+    def restart(self, name: str) -> None:
+        """Start a killed process anew and return when it is ready."""
+        self._stack.restart(name)
+        self._killed.discard(name)
+        for replica in self.replicas:
+            if replica.name == name:
+                self.await_replica(replica, self._lab.app.ready)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a replica answered to one request."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    def json(self) -> Any:
+        """The body as JSON; None when it is not JSON."""
+        try:
+            return json.loads(self.text)
+        except ValueError:
+            return None
+
+
+def ask_replica(replica: Replica, method: str, path: str, body: object, headers: Mapping[str, str]) -> Answer:
+    """One request to one replica. Raises AppError when it cannot be reached or answers no HTTP within 10 s."""
+    connection = http.client.HTTPConnection(HOST, replica.port, timeout=10)
+    try:
+        payload = None if body is None else json.dumps(body)
+        connection.request(method, path, payload, {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read().decode(errors="replace"))
+    except (OSError, http.client.HTTPException) as error:
+        raise AppError(f"{replica.name} gave no answer to {method} {path}: {error or type(error).__name__}") from error
+    finally:
+        connection.close()
+
+
+def listening_ports(pid: int) -> set[int]:
+    """The TCP ports that a process or its children listen on, as the kernel tells."""
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        return {c.laddr.port for p in family for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    except psutil.Error:
+        return set()

@@ -1,0 +1,171 @@
+"""The `labs` command: what can be asked of the kit, and nothing of how it is done."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.errors import LabsError
+from runner.verdict import Outcome
+
+DESCRIPTION = """\
+Production incidents that you can run. A lab brings up real servers, starts your service, drives it with load, breaks things on
+purpose, and says whether the promise held, and why not.
+
+  labs list                      the labs, and where you stand
+  labs run cache-stampede        run your version (the first time: a copy of the starter) and get a verdict
+  labs hint cache-stampede       the next of three hints
+"""
+SUBMISSION_HELP = "starter, solution, wrong/<bug>, mine or a path to a folder (default: mine, which is my/<lab>/)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 ERROR."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except LabsError as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"ERROR  {error}", file=sys.stderr)
+        if error.hint:
+            print(f"\nhint: {error.hint}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\ninterrupted; everything it started has ended", file=sys.stderr)
+    except BrokenPipeError:
+        sys.stderr.close()
+    return int(Outcome.ERROR)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    parser = argparse.ArgumentParser(prog="labs", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, command: object, about: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=about, description=about)
+        one.set_defaults(command=command)
+        return one
+
+    def add_run_options(one: argparse.ArgumentParser) -> None:
+        one.add_argument("--submission", help=SUBMISSION_HELP)
+        one.add_argument("--seed", type=int, help="repeat the random choices of an earlier run")
+        one.add_argument("--backend", choices=["embedded"], default="embedded", help="where it runs: child processes of this machine")
+
+    run = add("run", run_lab, "Run one submission of a lab to its verdict.")
+    run.add_argument("name", help="the lab, as `labs list` shows it")
+    add_run_options(run)
+    run.add_argument("--keep", action="store_true", help="leave everything up after the checks, until Ctrl-C, and print the addresses")
+    run.add_argument("--demonstrate", action="store_true", help="exit 0 when the untouched starter FAILs: that is the incident")
+
+    listing = add("list", list_labs, "List the labs by stage and topic, and where you stand.")
+    listing.add_argument("--json", action="store_true", help="as data")
+
+    verify = add("verify", verify_labs, "Prove labs: the starter fails as declared, the solution passes, each wrong answer is caught by its check.")
+    verify.add_argument("names", nargs="*", metavar="name", help="labs to prove (default: all)")
+    verify.add_argument("--only", action="append", metavar="SUBMISSION", help="only this submission (starter, solution, wrong/<bug>); may repeat")
+    verify.add_argument("--repeat", type=int, default=1, metavar="N", help="run each N times")
+    verify.add_argument("--busy", action="store_true", help="keep every core busy meanwhile")
+    verify.add_argument("--jobs", type=int, default=1, metavar="N", help="labs side by side")
+    verify.add_argument("--seed", type=int, help="the same seed for every run")
+    verify.add_argument("--output", type=Path, metavar="FOLDER", help="where verify.json and junit.xml go (default: .labs/verify/<time>)")
+    verify.add_argument("--backend", choices=["embedded"], default="embedded", help="where it runs")
+
+    load = add("load", serve_load, "Keep a lab up and open Locust's own web page on it.")
+    load.add_argument("name", help="the lab")
+    add_run_options(load)
+    load.add_argument("--web-port", type=int, default=8089, help="where Locust's page listens on 127.0.0.1 (default: 8089)")
+    load.add_argument("locust", nargs="*", metavar="-- OPTIONS", help="options for Locust itself, after `--`")
+
+    hint = add("hint", show_hint, "Show the next of a lab's three hints.")
+    hint.add_argument("name", help="the lab")
+    hint.add_argument("--reset", action="store_true", help="forget which hints were shown")
+
+    tour = add("tour", take_tour, "See the kit in a minute: a starter fails, its solution passes, side by side.")
+    tour.add_argument("name", help="the lab to show")
+
+    new = add("new", create_lab, "Write the template of a new lab.")
+    new.add_argument("name", help="topic/name, such as middleware/cache-warming")
+
+    doctor = add("doctor", examine, "Look at this machine and the kit's set-up, and clear what a killed run may have left.")
+    doctor.add_argument("--fix", action="store_true", help="remove what was found")
+    return parser
+
+
+# Each command imports what it needs when it is called: `labs list` shall not pay for a test runner.
+
+
+def run_lab(arguments: argparse.Namespace) -> int:
+    """`labs run`."""
+    from runner.judge import judge_submission
+
+    return judge_submission(
+        arguments.name, arguments.submission, seed=arguments.seed, keep=arguments.keep, demonstrate=arguments.demonstrate
+    )
+
+
+def list_labs(arguments: argparse.Namespace) -> int:
+    """`labs list`."""
+    from runner.lab import find_root
+    from runner.listing import list_labs as describe
+
+    print(describe(find_root(), as_json=arguments.json))
+    return 0
+
+
+def verify_labs(arguments: argparse.Namespace) -> int:
+    """`labs verify`."""
+    from runner.verify import Plan, verify
+
+    return verify(
+        Plan(
+            names=arguments.names,
+            only=arguments.only or [],
+            repeat=arguments.repeat,
+            is_busy=arguments.busy,
+            jobs=arguments.jobs,
+            seed=arguments.seed,
+            output=arguments.output,
+        )
+    )
+
+
+def serve_load(arguments: argparse.Namespace) -> int:
+    """`labs load`."""
+    from runner.loadtest import serve
+
+    return serve(arguments.name, arguments.submission, seed=arguments.seed, web_port=arguments.web_port, options=arguments.locust)
+
+
+def show_hint(arguments: argparse.Namespace) -> int:
+    """`labs hint`."""
+    from runner.hints import next_hint
+    from runner.lab import find_lab
+
+    print(next_hint(find_lab(arguments.name), reset=arguments.reset))
+    return 0
+
+
+def take_tour(arguments: argparse.Namespace) -> int:
+    """`labs tour`."""
+    from runner.tour import take
+
+    return take(arguments.name)
+
+
+def create_lab(arguments: argparse.Namespace) -> int:
+    """`labs new`."""
+    from runner.lab import find_root
+    from runner.template import create
+
+    print(create(find_root(), arguments.name))
+    return 0
+
+
+def examine(arguments: argparse.Namespace) -> int:
+    """`labs doctor`."""
+    from runner.doctor import examine as look
+
+    return look(fix=arguments.fix)

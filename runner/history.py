@@ -1,0 +1,255 @@
+"""The records of one load, and the questions that checks ask of them."""
+
+import json
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Self, get_args
+
+from runner.errors import LabError, MachineError
+
+Outcome = Literal["ok", "fail", "unknown"]
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+CANARY_SLEEP_NS = 10_000_000
+SERVER_ERROR = 500
+MISSING = object()
+
+
+def nothing() -> Mapping[str, Any]:
+    """An empty mapping that stays empty."""
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One request: times are monotonic ns, right before the send and right after the body was read. Header names are lower case."""
+
+    n: int
+    user: int
+    name: str
+    method: str
+    path: str
+    replica: int | None
+    start_ns: int
+    end_ns: int
+    intended_ns: int | None = None
+    status: int | None = None
+    failed: str | None = None
+    context: Mapping[str, Any] = field(default_factory=nothing, hash=False)
+    headers: Mapping[str, str] = field(default_factory=nothing, hash=False)
+    body: Any = field(default=None, hash=False)
+
+    @property
+    def outcome(self) -> Outcome:
+        """`unknown`: no answer or a 5xx, so the operation may have happened. `fail`: answered, not as the contract says. Else `ok`.
+
+        Source: Jepsen's ok / fail / info (github.com/jepsen-io/jepsen, "Completing operations"). A `fail` says that the answer was wrong; that
+        nothing happened is for the lab's contract to say.
+        """
+        if self.status is None or self.status >= SERVER_ERROR:
+            return "unknown"
+        return "ok" if self.failed is None else "fail"
+
+    @property
+    def latency_s(self) -> float:
+        """From the send to the body's last byte, in seconds."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The canary, asleep for 10 ms from `at_ns`, woke `stall_ns` too late: the load itself stood still."""
+
+    at_ns: int
+    stall_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A scheduled arrival that left `late_ns` after its intended time."""
+
+    at_ns: int
+    late_ns: int
+
+
+@dataclass(frozen=True)
+class History:
+    """Records sorted by `start_ns`, with the stalls and late departures of the load around them."""
+
+    records: tuple[Record, ...] = ()
+    stalls: tuple[Stall, ...] = ()
+    lates: tuple[Late, ...] = ()
+    is_torn: bool = False  # the writer was killed in the middle of a line: that request happened and is not here
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "records", tuple(sorted(self.records, key=attrgetter("start_ns", "n"))))
+        object.__setattr__(self, "stalls", tuple(self.stalls))
+        object.__setattr__(self, "lates", tuple(self.lates))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what the recorder wrote. A last line without its line break is left out and told by `is_torn`.
+
+        Lines of a kind that is not known here are passed over. Raises MachineError for a missing file or a broken line.
+        """
+        try:
+            *lines, rest = path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            raise MachineError(
+                f"no history at {path}: the load ended before it began to record", "its log is in the same folder"
+            ) from None
+        records: list[Record] = []
+        stalls: list[Stall] = []
+        lates: list[Late] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                kind = row.get("kind")
+                if kind == "stall":
+                    stalls.append(Stall(row["at_ns"], row["stall_ns"]))
+                elif kind == "late":
+                    lates.append(Late(row["at_ns"], row["late_ns"]))
+                elif kind is None:
+                    records.append(read_record(row, number))
+            except (ValueError, KeyError, AttributeError) as error:
+                shown = line[:80].decode(errors="replace")
+                raise MachineError(
+                    f"{path}, line {number} is no record of a request: {error!r}\n  | {shown}", "was the disk full?"
+                ) from None
+        return cls(tuple(records), tuple(stalls), tuple(lates), is_torn=bool(rest))
+
+    def where(
+        self,
+        predicate: Callable[[Record], object] | None = None,
+        *,
+        name: str | None = None,
+        outcome: Outcome | None = None,
+        **context: object,
+    ) -> Self:
+        """The records for which all of it holds; `where(key="42")` compares with `record.context["key"]`, as JSON gave it back.
+
+        Raises LabError for an outcome that does not exist.
+        """
+        if outcome is not None and outcome not in OUTCOMES:
+            raise LabError(f"where(outcome={outcome!r}): no such outcome", f"one of {', '.join(OUTCOMES)}")
+        wanted = context.items()
+        return self._with(
+            record
+            for record in self.records
+            if (name is None or record.name == name)
+            and (outcome is None or record.outcome == outcome)
+            and all(record.context.get(key, MISSING) == value for key, value in wanted)
+            and (predicate is None or predicate(record))
+        )
+
+    def by(self, key: str | Callable[[Record], Hashable]) -> dict[Any, Self]:
+        """A history for each value of a context key, or of a function, in order of first appearance.
+
+        Records without that context key are left out.
+        """
+        groups: dict[Any, list[Record]] = {}
+        for record in self.records:
+            if callable(key):
+                groups.setdefault(key(record), []).append(record)
+            elif key in record.context:
+                groups.setdefault(record.context[key], []).append(record)
+        return {value: self._with(records) for value, records in groups.items()}
+
+    def between(self, start_ns: int | None, end_ns: int | None) -> Self:
+        """The records that lie wholly inside [start_ns, end_ns]; None is open. Stalls and lates are those that touch the window."""
+        low, high = bounds(start_ns, end_ns)
+        return self._within(low, high, (r for r in self.records if low <= r.start_ns and r.end_ns <= high))
+
+    def touching(self, start_ns: int | None, end_ns: int | None) -> Self:
+        """The records of which any part lies inside [start_ns, end_ns]; None is open."""
+        low, high = bounds(start_ns, end_ns)
+        return self._within(low, high, (r for r in self.records if r.start_ns <= high and low <= r.end_ns))
+
+    def ok_share(self) -> float:
+        """The share of `ok` in 0..1; 0 when there is no record, since nothing asked is no success."""
+        return self.outcomes()["ok"] / len(self.records) if self.records else 0.0
+
+    def outcomes(self) -> dict[Outcome, int]:
+        """How many records ended in each way; all three keys are there."""
+        counts = dict.fromkeys(OUTCOMES, 0)
+        for record in self.records:
+            counts[record.outcome] += 1
+        return counts
+
+    def percentile(self, q: float) -> float:
+        """The nearest-rank quantile of `latency_s`, q in 0..1: `percentile(0.95)`. Unanswered requests count with the time waited.
+
+        Raises LabError when there is no record, or for q outside 0..1.
+        """
+        if not 0 <= q <= 1:
+            raise LabError(f"percentile({q:g}): q is a share in 0..1", f"percentile({q / 100:g})?")
+        if not self.records:
+            raise LabError(f"percentile({q:g}) of a history without records", "call lab.require(...) on its length first")
+        latencies = sorted(record.latency_s for record in self.records)
+        # The slack keeps 0.07 * 100 == 7.000000000000001 at rank 7.
+        return latencies[max(math.ceil(q * len(latencies) - 1e-9), 1) - 1]
+
+    def spans(self) -> list[tuple[int, int]]:
+        """(start_ns, end_ns) of each record: what the interval and rate checkers take."""
+        return [(record.start_ns, record.end_ns) for record in self.records]
+
+    @property
+    def longest_stall_s(self) -> float:
+        """The canary's longest oversleep in seconds; 0 when it never overslept by more than the recorder tolerates."""
+        return max((stall.stall_ns for stall in self.stalls), default=0) / 1e9
+
+    @property
+    def latest_departure_s(self) -> float:
+        """How late the latest scheduled arrival left, in seconds, by the recorder's notes and by the records' own intended times."""
+        noted = max((late.late_ns for late in self.lates), default=0)
+        seen = max((r.start_ns - r.intended_ns for r in self.records if r.intended_ns is not None), default=0)
+        return max(noted, seen, 0) / 1e9
+
+    @property
+    def duration_s(self) -> float:
+        """From the first send to the last answer, in seconds."""
+        return (max(r.end_ns for r in self.records) - self.records[0].start_ns) / 1e9 if self.records else 0.0
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def _with(self, records: Iterable[Record]) -> Self:
+        return type(self)(tuple(records), self.stalls, self.lates, self.is_torn)
+
+    def _within(self, low: float, high: float, records: Iterable[Record]) -> Self:
+        stalls = tuple(s for s in self.stalls if s.at_ns <= high and low <= s.at_ns + CANARY_SLEEP_NS + s.stall_ns)
+        # A note may carry the intended or the real time of departure: both ends count, since too many notes only make a run inconclusive.
+        lates = tuple(late for late in self.lates if late.at_ns - late.late_ns <= high and low <= late.at_ns + late.late_ns)
+        return type(self)(tuple(records), stalls, lates, self.is_torn)
+
+
+def read_record(row: Mapping[str, Any], number: int) -> Record:
+    """A record from one line; `number`, the line's own, stands in for a missing `n`."""
+    return Record(
+        n=row.get("n", number),
+        user=row["user"],
+        name=row["name"],
+        method=row["method"],
+        path=row["path"],
+        replica=row.get("replica"),
+        start_ns=row["start_ns"],
+        end_ns=row["end_ns"],
+        intended_ns=row.get("intended_ns"),
+        status=row.get("status"),
+        failed=row.get("failed"),
+        context=MappingProxyType(row.get("context") or {}),
+        headers=MappingProxyType(row.get("headers") or {}),
+        body=row.get("body"),
+    )
+
+
+def bounds(start_ns: int | None, end_ns: int | None) -> tuple[float, float]:
+    """Both ends of a window as numbers that compare."""
+    return (-math.inf if start_ns is None else start_ns), (math.inf if end_ns is None else end_ns)

@@ -1,0 +1,96 @@
+"""`labs run`: pytest with the plugin in this process, its verdict on the terminal, and what to do next."""
+
+import filecmp
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.errors import LabError
+from runner.lab import Lab, Submission, copy_starter, find_lab, find_root, resolve_submission
+from runner.progress import record_state
+from runner.report import Report, new_run_folder, print_verdict, shown_path
+from runner.verdict import Outcome
+
+
+class Listener:
+    """Takes from pytest what it would have printed: the reports, or why there are none."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.problems: list[str] = []
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A test_lab.py that cannot be imported."""
+        if report.failed:
+            self.problems.append(report.longreprtext)
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """A bug of the kit."""
+        self.problems.append(str(excrepr))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_unconfigure(self, config: pytest.Config) -> Iterator[None]:
+        """The reports, as the session ends."""
+        judge = config.pluginmanager.getplugin("labs-judge")
+        self.reports = judge.reports if judge else []
+        return (yield)
+
+
+def judge_submission(name: str, text: str | None, *, seed: int | None, keep: bool, demonstrate: bool) -> int:
+    """Run and print; the exit code is the verdict's."""
+    lab = find_lab(name)
+    is_first = text in (None, "mine") and copy_starter(lab)
+    submission = resolve_submission(lab, text)
+    print(f"{lab.name}: {lab.title}. Judging {shown_path(submission.path)} with {', '.join(lab.services) or 'no server'}.", flush=True)
+    if is_first:
+        print(f"{shown_path(submission.path)}/ is new: a copy of the starter, yours to edit. The incident is in {shown_path(lab.folder)}/README.md.")
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # other packages' plugins would cost a learner 0.1 s a run
+    listener = Listener()
+    code = pytest.main(pytest_arguments(lab, submission, seed, keep=keep), plugins=[listener])
+    if not listener.reports:
+        if code == pytest.ExitCode.INTERRUPTED or int(code) == Outcome.ERROR and not listener.problems:
+            raise KeyboardInterrupt
+        raise LabError(f"{shown_path(lab.folder)}/test_lab.py could not be run\n" + "\n".join(listener.problems)[-3000:])
+    report = listener.reports[0]
+    print()
+    print_verdict(report, print)
+    is_untouched = submission.kind == "mine" and is_same_tree(submission.path, lab.folder / "starter")
+    if submission.kind == "mine" and not is_untouched and report.verdict.outcome in (Outcome.PASS, Outcome.FAIL):
+        record_state(lab.name, "passed" if report.verdict.outcome is Outcome.PASS else "failed")
+    print_next(lab, submission, report, is_untouched=is_untouched)
+    if demonstrate and is_untouched and report.verdict.outcome is Outcome.FAIL:
+        return 0
+    return int(report.verdict.outcome)
+
+
+def pytest_arguments(lab: Lab, submission: Submission, seed: int | None, *, keep: bool) -> list[str]:
+    """The command line that plain pytest would take for the same run, without its terminal output."""
+    folder = new_run_folder(lab.name)
+    arguments = [str(lab.folder / "test_lab.py"), f"--submission={submission.path if submission.kind == 'path' else submission.name}", f"--run-folder={folder}", "--narrate"]
+    arguments += [f"--junitxml={folder / 'junit.xml'}", "--import-mode=importlib", f"--rootdir={find_root()}", "-c", str(find_root() / "pyproject.toml")]
+    arguments += ["-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "labs"]
+    arguments += [f"--seed={seed}"] * (seed is not None) + ["--keep"] * keep
+    return arguments
+
+
+def is_same_tree(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files."""
+    if {p.relative_to(one) for p in one.rglob("*") if p.is_file()} != {p.relative_to(other) for p in other.rglob("*") if p.is_file()}:
+        return False
+    return all(filecmp.cmp(p, other / p.relative_to(one), shallow=False) for p in one.rglob("*") if p.is_file())
+
+
+def print_next(lab: Lab, submission: Submission, report: Report, *, is_untouched: bool) -> None:
+    """What to do now; only commands that exist."""
+    mine = shown_path(find_root() / "my" / lab.name)
+    outcome = report.verdict.outcome
+    if outcome is Outcome.PASS:
+        print(f"next: read {shown_path(lab.folder)}/debrief.md: why it works, and what it costs; then `make list`")
+    elif outcome is Outcome.INCONCLUSIVE:
+        print("next: this machine or this run did not let the kit judge; close what is busy and run again")
+    elif outcome is Outcome.FAIL and submission.kind in ("starter", "mine"):
+        if is_untouched:
+            print(f"This is the incident: the starter works in a demo and fails here. Edit {mine}/ and run again.")
+        print(f"next: make hint NAME={lab.name}")

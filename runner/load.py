@@ -1,0 +1,177 @@
+"""Runs one Locust load in its own process and gives its history back."""
+
+import contextlib
+import json
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from runner.children import Children, Process, clean_environment
+from runner.errors import LabError, MachineError
+from runner.history import History
+from runner.stack.embedded import tail_of
+
+T = TypeVar("T")
+
+
+class NotReachedError(Exception):
+    """The state that a scenario waited for did not come; ends the block under the load, nothing else."""
+
+
+READY_WITHIN_S = 30.0
+DRAINED_WITHIN_S = 25.0
+POLL_S = 0.005
+
+
+class LoadProcess:
+    """A Locust process that has been started ahead of its load and waits for orders on a socket."""
+
+    def __init__(self, children: Children, name: str, log: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="labs-"))
+        children.own(self.folder)
+        self.name = name
+        self.listener = socket.socket(socket.AF_UNIX)
+        path = self.folder / "load.sock"
+        self.listener.bind(str(path))
+        self.listener.listen(1)
+        argv = [sys.executable, "-m", "runner.recorder", "drive", str(path)]
+        root = Path(__file__).parent.parent
+        env = {**clean_environment(self.folder), "PYTHONPATH": str(root)}
+        self.process: Process = children.spawn(name, argv, env=env, cwd=self.folder, log=log)
+
+    def connect(self) -> socket.socket:
+        """The control connection, once Locust has been imported."""
+        deadline = time.monotonic() + READY_WITHIN_S
+        self.listener.settimeout(0.25)
+        while time.monotonic() < deadline and self.process.exit_code is None:
+            with contextlib.suppress(TimeoutError):
+                connection, _ = self.listener.accept()
+                connection.settimeout(None)
+                return connection
+        raise MachineError(f"the load generator did not start (exit code {self.process.exit_code})\n{tail_of(self.process.log)}")
+
+
+class Load:
+    """A load under way, then its history. Use as a context manager: leaving the block waits for its end, or ends an endless one."""
+
+    def __init__(
+        self,
+        worker: LoadProcess,
+        start: Mapping[str, Any],
+        until: Callable[[], object] | None,
+        at_most_s: float,
+        is_endless: bool,
+        check_app: Callable[[], None],
+    ) -> None:
+        self._worker = worker
+        self._start = start
+        self._until = until
+        self._at_most_s = at_most_s
+        self._is_endless = is_endless
+        self._check_app = check_app
+        self._done: dict[str, Any] | None = None
+        self._connection = worker.connect()
+        self._reader = threading.Thread(target=self._read, name="load-events", daemon=True)
+        self.history = History((), (), ())
+        self.missed = ""  # what the scenario waited for in vain
+        self.is_cut_short = False  # whether `at_most_s` ended it
+        self.start_ns = self.end_ns = 0
+
+    def __enter__(self) -> Self:
+        self.start_ns = time.monotonic_ns()
+        self._deadline = time.monotonic() + self._at_most_s
+        self._send(self._start)
+        self._reader.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        is_mine = isinstance(error, NotReachedError)
+        try:
+            if error is None or is_mine:
+                self._await_end()
+        finally:
+            self._send({"do": "stop"})
+            self._reader.join(DRAINED_WITHIN_S)
+            self.end_ns = time.monotonic_ns()
+            self._worker.process.kill()
+            self._connection.close()
+            self._worker.listener.close()
+        self.history = History.read(Path(self._start["history"]))
+        if error is None or is_mine:
+            self._check_app()
+            self._judge_end()
+        return is_mine
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every user has ended."""
+        return self._done is not None or self._worker.process.exit_code is not None
+
+    @property
+    def seconds(self) -> float:
+        """How long the load ran, in seconds."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the load began, while it runs."""
+        return (time.monotonic_ns() - self.start_ns) / 1e9
+
+    def until(self, state: Callable[[], T], what: str, at_most_s: float = float("inf")) -> T:
+        """Wait until `state()` is true while the load goes on, and return it.
+
+        When the load ends or `at_most_s` pass before that, the rest of the block is left out and `missed` says `what`: it is for the checks to
+        say whether they can judge without it.
+        """
+        deadline = min(self._deadline, time.monotonic() + at_most_s)
+        while not (value := state()):
+            self._check_app()
+            if self.is_over or time.monotonic() > deadline:
+                self.missed = what
+                raise NotReachedError(what)
+            time.sleep(POLL_S)  # the state lives in other processes: there is nothing to block on
+        return value
+
+    def mark_down(self, replica: int) -> None:
+        """Send no new request to a replica: the balancer has noticed that it is gone."""
+        self._send({"do": "down", "replica": replica})
+
+    def mark_up(self, replica: int) -> None:
+        """Send requests to a replica again."""
+        self._send({"do": "up", "replica": replica})
+
+    def _await_end(self) -> None:
+        while not self.is_over and not self._is_endless:
+            if self._until is not None and self._until():
+                return
+            self._check_app()
+            if time.monotonic() > self._deadline:
+                self.is_cut_short = True
+                return
+            time.sleep(POLL_S)
+
+    def _judge_end(self) -> None:
+        if self._done is None:
+            code = self._worker.process.exit_code
+            raise MachineError(f"the load generator ended early (exit code {code})\n{tail_of(self._worker.process.log)}")
+        if self._done["error_count"]:
+            raise LabError(f"the locustfile failed {self._done['error_count']} times; the first:\n{self._done['errors'][0]}")
+
+    def _send(self, order: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # it may have ended by itself, which `_judge_end` tells
+            self._connection.sendall(json.dumps(order).encode() + b"\n")
+
+    def _read(self) -> None:
+        with self._connection.makefile("r") as lines, contextlib.suppress(OSError):
+            for line in lines:
+                event = json.loads(line)
+                if event["event"] == "done":
+                    self._done = event
+                    return
+
+

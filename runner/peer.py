@@ -1,0 +1,116 @@
+"""The server side of a peer: a Starlette app that keeps its own ledger of calls, and a second address where the kit reads and steers it.
+
+A peer of a lab is a file such as
+
+    peer = Peer(delay_s=0.2)
+
+    @peer.route("GET", "/products/{key}")
+    async def load_product(request, call):
+        call["key"] = request.path_params["key"]
+        await peer.sleep(peer.state["delay_s"])
+        return {"price": 3}
+
+    peer.run()
+
+The public address is PORT; its paths start with the caller's replica (`/app-2/products/7`), put there by the kit in `<PEER>_URL`. The
+control address is CONTROL_PORT with the bearer token CONTROL_TOKEN, which the app never receives: `GET /calls` and `POST /state`.
+"""
+
+import asyncio
+import hmac
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+Call = dict[str, Any]
+Handler = Callable[[Request, Call], Awaitable[Response | dict[str, Any]]]
+
+
+class Peer:
+    """A process of the lab's own that the app calls. `state` is what the scenario may change while it runs."""
+
+    def __init__(self, **state: Any) -> None:
+        self.state = state
+        self.calls: list[Call] = []
+        self.seed = int(os.environ.get("SEED", "0"))
+        self._changed = asyncio.Condition()
+        self._routes: list[Route] = []
+
+    def route(self, method: str, path: str) -> Callable[[Handler], Handler]:
+        """Serve `path` with a handler `(request, call)`; what it puts into `call` becomes part of the ledger."""
+
+        def add(handler: Handler) -> Handler:
+            async def serve(request: Request) -> Response:
+                call: Call = {
+                    "n": len(self.calls) + 1,
+                    "replica": request.path_params["replica"],
+                    "method": method,
+                    "path": request.url.path.removeprefix("/" + request.path_params["replica"]),
+                    "start_ns": time.monotonic_ns(),
+                    "end_ns": None,
+                    "status": None,
+                }
+                self.calls.append(call)
+                try:
+                    answer = await handler(request, call)
+                    response = answer if isinstance(answer, Response) else JSONResponse(answer)
+                    call["status"] = response.status_code
+                    return response
+                finally:
+                    call["end_ns"] = time.monotonic_ns()
+
+            self._routes.append(Route("/{replica}" + path, serve, methods=[method]))
+            return handler
+
+        return add
+
+    async def sleep(self, seconds: float) -> None:
+        """The time that the real thing would take."""
+        await asyncio.sleep(seconds)
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Hold a call until the scenario has changed `state` so that `is_so()`."""
+        async with self._changed:
+            await self._changed.wait_for(is_so)
+
+    def run(self) -> None:
+        """Serve both addresses until killed."""
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        token = f"Bearer {os.environ['CONTROL_TOKEN']}"
+
+        def guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+            async def check(request: Request) -> Response:
+                if not hmac.compare_digest(request.headers.get("authorization", ""), token):
+                    return JSONResponse({"detail": "not for you"}, status_code=403)
+                return await handler(request)
+
+            return check
+
+        async def read_calls(_: Request) -> Response:
+            return JSONResponse(self.calls)
+
+        async def change_state(request: Request) -> Response:
+            async with self._changed:
+                self.state.update(await request.json())
+                self._changed.notify_all()
+            return JSONResponse(self.state)
+
+        control = [Route("/calls", guarded(read_calls)), Route("/state", guarded(change_state), methods=["POST"])]
+        await asyncio.gather(
+            self._listen(Starlette(routes=self._routes), int(os.environ["PORT"])),
+            self._listen(Starlette(routes=control), int(os.environ["CONTROL_PORT"])),
+        )
+
+    @staticmethod
+    async def _listen(app: Starlette, port: int) -> None:
+        config = uvicorn.Config(app, host=os.environ.get("HOST", "127.0.0.1"), port=port, log_level="warning", access_log=False, lifespan="off")
+        await uvicorn.Server(config).serve()

@@ -1,0 +1,153 @@
+"""The pytest plugin: the `lab` fixture, which owns a run from its first process to its end, and the verdict over its checks."""
+
+import contextlib
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.errors import AppError, Inconclusive, LabError, LabsError
+from runner.lab import read_lab, resolve_submission
+from runner.report import Report, new_run_folder, print_verdict, write_report
+from runner.run import Run
+from runner.verdict import CheckResult, Outcome, decide_verdict, read_promise, read_seen
+
+STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `labs run`, for plain pytest."""
+    group = parser.getgroup("labs", "backend-labs")
+    group.addoption("--submission", default=None, help="what to judge: starter, solution, wrong/<bug>, mine or a path (default: mine)")
+    group.addoption("--seed", type=int, default=None, help="repeat a run's random choices")
+    group.addoption("--keep", action="store_true", help="leave everything up after the checks until Ctrl-C")
+    group.addoption("--narrate", action="store_true", help="print what happens while it happens")
+    group.addoption("--run-folder", type=Path, default=None, help="where to write the report and logs (default: .labs/runs/<time>-<lab>)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the judge of this session."""
+    config.pluginmanager.register(Judge(config), "labs-judge")
+
+
+class Judge:
+    """Collects what each lab's checks came to, and turns it into verdicts, reports and the exit code."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.runs: dict[str, Run] = {}  # test module -> its run
+        self.results: dict[str, list[CheckResult]] = {}
+        self.reports: list[Report] = []
+        self.is_interrupted = False
+
+    @pytest.fixture(scope="module")
+    def lab(self, request: pytest.FixtureRequest) -> Iterator[Run]:
+        """The running lab: its servers, peers and the submission's replicas are up."""
+        config = self.config
+        folder = request.path.parent
+        if not (folder / "lab.toml").exists():
+            raise LabError(f"{folder} has no lab.toml", hint="the `lab` fixture serves the test_lab.py of a lab")
+        lab = read_lab(folder)
+        submission = resolve_submission(lab, config.getoption("--submission"))
+        seed = config.getoption("--seed")
+        seed = random.SystemRandom().randrange(10_000) if seed is None else seed
+        run = Run(lab, submission, self.run_folder(lab.name), seed)
+        run.is_narrated = config.getoption("--narrate")
+        self.runs[request.node.nodeid] = run
+        try:
+            run.start()
+            yield run
+            if config.getoption("--keep"):
+                self.hold(run)
+        finally:
+            run.stop()
+
+    def run_folder(self, name: str) -> Path:
+        """The folder asked for, or a new one."""
+        chosen: Path | None = self.config.getoption("--run-folder")
+        if chosen is None:
+            return new_run_folder(name)
+        chosen.mkdir(parents=True, exist_ok=True)
+        return chosen
+
+    def hold(self, run: Run) -> None:
+        """Leave everything up until Ctrl-C."""
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            print(f"\nkept up until Ctrl-C:\n{run.addresses()}", flush=True)  # noqa: T201
+            try:
+                while True:
+                    time.sleep(3600)  # until the person has seen enough
+            except KeyboardInterrupt:
+                print("stopping", flush=True)  # noqa: T201
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+        """Note what a check came to, by the type of what it raised."""
+        report = yield
+        module = item.getparent(pytest.Module)
+        if module is None or not isinstance(item, pytest.Function) or "lab" not in item.fixturenames:
+            return report
+        is_new = call.when == "call" or call.excinfo is not None
+        if is_new and call.when != "teardown":
+            run = self.runs.get(module.nodeid)
+            comparisons = tuple(run.comparisons) if run else ()
+            if run:
+                run.comparisons.clear()
+            error = call.excinfo.value if call.excinfo else None
+            result = judge_check(item, error, is_setup=call.when == "setup", seconds=call.duration)
+            results = self.results.setdefault(module.nodeid, [])
+            results.append(CheckResult(**{**result.__dict__, "comparisons": comparisons}))
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self) -> None:
+        """Ctrl-C is no verdict."""
+        self.is_interrupted = True
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Decide, write the reports, and say it all by the exit code."""
+        if self.is_interrupted:
+            session.exitstatus = int(Outcome.ERROR)
+            return
+        for nodeid, results in self.results.items():
+            run = self.runs.get(nodeid)
+            if run is None:
+                session.exitstatus = int(Outcome.ERROR)
+                continue
+            report = Report.of(run, decide_verdict(results), seconds=time.monotonic() - STARTED)
+            write_report(report)
+            self.reports.append(report)
+        if self.reports and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            is_other_failed = session.testsfailed > sum(len([c for c in r.verdict.checks if c.outcome]) for r in self.reports)
+            worst = max(r.verdict.outcome for r in self.reports)
+            session.exitstatus = int(worst or (Outcome.FAIL if is_other_failed else Outcome.PASS))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Under plain pytest, the verdicts follow pytest's own words."""
+        for report in self.reports:
+            terminalreporter.section(f"verdict of {report.lab}")
+            print_verdict(report, terminalreporter.write_line)
+
+
+def judge_check(item: pytest.Function, error: BaseException | None, *, is_setup: bool, seconds: float) -> CheckResult:
+    """What a check came to: an assertion in it is a failed promise, the kit's own errors say whom to blame, all else is a broken lab."""
+    promised, why = read_promise(item.function.__doc__)
+    result = {"name": item.name, "promised": promised, "why": why, "seconds": seconds}
+    if error is None:
+        return CheckResult(outcome=Outcome.PASS, **result)
+    seen = str(error)
+    hint = error.hint if isinstance(error, LabsError) else ""
+    if isinstance(error, Inconclusive):
+        return CheckResult(outcome=Outcome.INCONCLUSIVE, seen=seen, hint=hint, **result)
+    if isinstance(error, AppError):
+        return CheckResult(outcome=Outcome.FAIL, blame="app", seen=seen, hint=hint, **result)
+    if isinstance(error, AssertionError | pytest.fail.Exception) and not is_setup:
+        return CheckResult(outcome=Outcome.FAIL, seen=read_seen(seen), **result)
+    if isinstance(error, LabsError):
+        return CheckResult(outcome=Outcome.ERROR, blame="lab" if isinstance(error, LabError) else "machine", seen=seen, hint=hint, **result)
+    where = f"{type(error).__name__}: {seen}"
+    return CheckResult(outcome=Outcome.ERROR, blame="lab", seen=where, hint="the lab's own code failed: run it with pytest to see where", **result)

@@ -1,0 +1,243 @@
+"""The Locust side of a load: stamps each request, spreads users over the replicas, and writes the history.
+
+Runs in a process of its own: `python -m runner.recorder drive SOCKET` under the runner, or `... web TARGETS [locust options]` for
+`labs load`. Stamps are taken around the client's own send and body read, since Locust rounds the times it stores and fires
+`events.request` only when a `catch_response` block ends.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import contextlib  # noqa: E402 - nothing may be imported before the patch
+import contextvars  # noqa: E402
+import itertools  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import socket  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+import traceback  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, TextIO  # noqa: E402
+
+import gevent  # noqa: E402
+from locust import User, events  # noqa: E402
+from locust.clients import HttpSession  # noqa: E402
+from locust.contrib.fasthttp import FastHttpSession  # noqa: E402
+from locust.env import Environment  # noqa: E402
+from locust.util.load_locustfile import load_locustfile  # noqa: E402
+
+PLACEHOLDER = "http://app"
+BODY_BYTES = 4096
+STALL_NS = 20_000_000
+DRAIN_S = 15
+
+
+class Call:
+    """One request on its way: what is known of it before its record is written."""
+
+    def __init__(self, user: int, method: str, path: str, name: str | None, options: dict[str, Any]) -> None:
+        self.user, self.method, self.path, self.name = user, method, path, name or path
+        self.context: dict[str, Any] = options.get("context") or {}
+        self.is_streamed = bool(options.get("stream"))
+        self.pinned: int | None = self.context.get("replica")
+        self.replica: int | None = None
+        self.start_ns = self.end_ns = 0
+
+
+class Recorder:
+    """Owns the history file, the calls in flight and the replicas that are up."""
+
+    def __init__(self, targets: list[str], history: TextIO | None) -> None:
+        self.targets = targets
+        self.down: set[int] = set()
+        self.history = history
+        self.current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
+        self.in_flight: dict[int, Call] = {}
+        self.turns = itertools.count()
+        self.numbers = itertools.count(1)
+        self.written = itertools.count(1)
+        self.errors: list[str] = []
+        for session in (FastHttpSession, HttpSession):
+            self.wrap(session)
+        events.request.add_listener(self.on_request)
+        events.user_error.add_listener(self.on_user_error)
+
+    def wrap(self, session_class: Any) -> None:
+        """Put the stamps around the client's own send and body read."""
+        request, send = session_class.request, session_class._send_request_safe_mode  # noqa: SLF001
+        recorder = self
+
+        def recorded_request(session: Any, method: str, url: str, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
+            call = Call(recorder.number(session.user), method, url, name or session.request_name, kwargs)
+            token = recorder.current.set(call)
+            try:
+                return request(session, method, url, name, *args, **kwargs)
+            finally:
+                recorder.current.reset(token)
+
+        def stamped_send(session: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+            call = recorder.current.get()
+            if call is None or not url.startswith(PLACEHOLDER):
+                return send(session, method, url, *args, **kwargs)
+            call.replica = recorder.choose(call)
+            recorder.in_flight[id(call)] = call
+            target = recorder.targets[call.replica - 1] + url.removeprefix(PLACEHOLDER)
+            call.start_ns = time.monotonic_ns()
+            response = send(session, method, target, *args, **kwargs)
+            if not call.is_streamed:
+                with contextlib.suppress(Exception):  # Locust reads the body again and judges the same error itself
+                    _ = response.content
+            call.end_ns = time.monotonic_ns()
+            response._labs_call = call  # noqa: SLF001
+            return response
+
+        session_class.request = recorded_request
+        session_class._send_request_safe_mode = stamped_send  # noqa: SLF001
+
+    def number(self, user: User | None) -> int:
+        """A small number for each user of the run, from 1; 0 for none."""
+        if user is None:
+            return 0
+        if "_labs_number" not in user.__dict__:
+            user.__dict__["_labs_number"] = next(self.numbers)
+        return int(user.__dict__["_labs_number"])
+
+    def choose(self, call: Call) -> int:
+        """The replica for a call: round robin over those that are up, as a load balancer in front of them would."""
+        if call.pinned is not None:
+            return call.pinned
+        up = [n for n in range(1, len(self.targets) + 1) if n not in self.down] or list(range(1, len(self.targets) + 1))
+        return up[next(self.turns) % len(up)]
+
+    def on_request(self, response: Any, exception: BaseException | None, name: str, **_: Any) -> None:
+        call = getattr(response, "_labs_call", None)
+        if call is not None and self.in_flight.pop(id(call), None):
+            call.name = name.removeprefix(PLACEHOLDER)
+            self.write(call, response, str(exception) if exception else None)
+
+    def on_user_error(self, user_instance: Any, exception: BaseException, tb: Any, **_: Any) -> None:
+        self.errors.append("".join(traceback.format_exception(type(exception), exception, tb)))
+
+    def write(self, call: Call, response: Any, failed: str | None) -> None:
+        if self.history is None:
+            return
+        status = getattr(response, "status_code", None) or None
+        headers = {k.lower(): v for k, v in (response.headers or {}).items()} if status else {}
+        context = dict(call.context)
+        record = {
+            "n": next(self.written),
+            "user": call.user,
+            "name": call.name,
+            "method": call.method,
+            "path": call.path,
+            "replica": call.replica,
+            "start_ns": call.start_ns,
+            "end_ns": call.end_ns or time.monotonic_ns(),
+            "intended_ns": context.pop("intended_ns", None),
+            "status": status,
+            "failed": failed,
+            "context": context,
+            "headers": headers,
+            "body": parsed_body(response) if status else None,
+        }
+        self.history.write(json.dumps(record, default=str) + "\n")
+
+    def note(self, kind: str, **values: Any) -> None:
+        """Write a line that is no request."""
+        if self.history is not None:
+            self.history.write(json.dumps({"kind": kind, **values}) + "\n")
+
+    def abandon(self) -> None:
+        """Record what was sent and never reported: the operation may have happened."""
+        for call in self.in_flight.values():
+            self.write(call, None, "no answer before the load ended")
+        self.in_flight.clear()
+
+    def watch_stalls(self) -> None:
+        """The canary: a sleeper of 10 ms whose oversleep says how long the load itself stood still."""
+        while True:
+            start_ns = time.monotonic_ns()
+            gevent.sleep(0.01)
+            stall_ns = time.monotonic_ns() - start_ns - 10_000_000
+            if stall_ns > STALL_NS:
+                self.note("stall", at_ns=start_ns, stall_ns=stall_ns)
+
+
+def parsed_body(response: Any) -> Any:
+    """The answer as JSON, when it is JSON and at most 4 KiB."""
+    try:
+        content = response.content
+        return json.loads(content) if content and len(content) <= BODY_BYTES else None
+    except Exception:  # noqa: BLE001 - a stranger's bytes: whatever they are, they are no JSON
+        return None
+
+
+def drive(socket_path: str) -> None:
+    """Serve one load: wait for `start`, run the locustfile's users until they end or `stop` comes, and say `done`."""
+    control = socket.socket(socket.AF_UNIX)
+    control.connect(socket_path)
+    lines = control.makefile("rw", buffering=1)
+
+    def tell(**event: Any) -> None:
+        lines.write(json.dumps(event) + "\n")
+
+    first = lines.readline()
+    if not first:
+        return
+    start = json.loads(first)
+    os.environ["LAB_PLAN"] = json.dumps(start["plan"])
+    with Path(start["history"]).open("w", buffering=1) as history:
+        recorder = Recorder(start["targets"], history)
+        recorder.down = set(start["down"])
+        try:
+            run_users(start, recorder, lines)
+        except Exception:  # noqa: BLE001 - told to the runner, which blames the locustfile
+            recorder.errors.append(traceback.format_exc())
+        recorder.abandon()
+    tell(event="done", errors=recorder.errors[:3], error_count=len(recorder.errors))
+
+
+def run_users(start: dict[str, Any], recorder: Recorder, lines: Any) -> None:
+    sys.path.insert(0, str(Path(start["locustfile"]).parent))
+    user_classes = load_locustfile(start["locustfile"])[0]
+    environment = Environment(user_classes=list(user_classes.values()), events=events, host=PLACEHOLDER, stop_timeout=DRAIN_S)
+    for user_class in environment.user_classes:
+        user_class.host = PLACEHOLDER
+    events.init.fire(environment=environment, runner=None, web_ui=None)
+    runner = environment.create_local_runner()
+    stopped = gevent.event.Event()
+
+    def obey() -> None:
+        for line in lines:
+            order = json.loads(line)
+            if order["do"] == "stop":
+                break
+            (recorder.down.add if order["do"] == "down" else recorder.down.discard)(order["replica"])
+        stopped.set()
+
+    gevent.spawn(obey)
+    gevent.spawn(recorder.watch_stalls)
+    runner.start(start["users"], spawn_rate=max(start["users"], 1))
+    runner.spawning_greenlet.join()
+    while len(runner.user_greenlets) > 0 and not stopped.is_set():
+        stopped.wait(0.01)
+    runner.stop()
+    runner.quit()
+
+
+def serve_web(targets: list[str], options: list[str]) -> None:
+    """Locust's own command line and web page, with users spread over the replicas."""
+    Recorder(targets, None)
+    from locust.main import main  # noqa: PLC0415 - its import reads sys.argv
+
+    sys.argv = ["locust", "--host", PLACEHOLDER, *options]
+    main()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "drive":
+        drive(sys.argv[2])
+    else:
+        serve_web(sys.argv[2].split(","), sys.argv[3:])

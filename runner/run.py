@@ -1,0 +1,199 @@
+"""One run of one submission of one lab: what it starts, what a scenario and its checks may ask of it, and its end."""
+
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any
+
+from runner.app import Answer, App, Peer, ask_replica
+from runner.children import Children
+from runner.errors import Inconclusive, LabError
+from runner.lab import Lab, Submission
+from runner.load import Load, LoadProcess
+from runner.services import SERVICES, connect_mysql, connect_redis
+from runner.stack import Address
+from runner.skew import shift_clock
+from runner.stack.embedded import HOST, EmbeddedStack
+from runner.stack.provision import Cache
+from runner.verdict import Comparison
+
+
+class Run:
+    """What tests get as `lab`."""
+
+    def __init__(self, lab: Lab, submission: Submission, folder: Path, seed: int) -> None:
+        self.lab = lab
+        self.submission = submission
+        self.folder = folder
+        self.seed = seed
+        self.created_ns = time.monotonic_ns()
+        self.random = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self.loads: list[Load] = []
+        self.comparisons: list[Comparison] = []
+        self.events: list[dict[str, Any]] = []
+        self.is_narrated = False
+        self._idle: LoadProcess | None = None
+
+    def start(self) -> None:
+        """Start services, peers, the app and the load generator, side by side where they do not need each other."""
+        self._children = Children()
+        self._data = Path(tempfile.mkdtemp(prefix="labs-"))
+        self._children.own(self._data)
+        self.stack = EmbeddedStack(self._children, self._data, self.folder, Cache())
+        self.app = App(self.stack, self.lab, self.submission)
+        self.app.start_peers(self.seed)
+        self.app.service_env = self._start_services()
+        self.app.start()
+        self._idle = LoadProcess(self._children, "load", self.folder / "load.log")
+        self.app.await_peers()
+        self.app.await_ready()
+        self.mark("app ready")
+
+    def _start_services(self) -> dict[str, str]:
+        """Start them, give the app accounts of its own, and return what the app may know."""
+        self.stack.start_services(self.lab.services)
+        env: dict[str, str] = {}
+        for name in self.lab.services:
+            address, password = self.stack.address(name), token_urlsafe(18)
+            SERVICES[name].prepare(address, password, self.lab.schema_of(name))
+            env |= SERVICES[name].app_env(address, password)
+        return env
+
+    def stop(self) -> None:
+        """End everything. Safe to call after a failed `start`."""
+        if hasattr(self, "stack"):
+            self.stack.stop()
+        elif hasattr(self, "_children"):
+            self._children.close()
+
+    # What a scenario does.
+
+    def load(
+        self,
+        users: int,
+        *,
+        until: Callable[[], object] | None = None,
+        endless: bool = False,
+        at_most_s: float = 45.0,
+        plan: Mapping[str, object] | None = None,
+    ) -> Load:
+        """A load of the lab's locustfile: fixed work (every user ends by itself), `until` a state is seen, or `endless`: as long as its block.
+
+        `plan` reaches the locustfile through `read_plan`; the seed is in it. `at_most_s` bounds a run that would never end: the load is then
+        cut short, which `is_cut_short` tells.
+        """
+        number = len(self.loads) + 1
+        worker, self._idle = self._idle, None
+        if worker is None:
+            worker = LoadProcess(self._children, f"load-{number}", self.folder / f"load-{number}.log")
+        start = {
+            "locustfile": str(self.lab.folder / "locustfile.py"),
+            "history": str(self.folder / ("history.jsonl" if number == 1 else f"history-{number}.jsonl")),
+            "targets": [f"http://{HOST}:{r.port}" for r in self.app.replicas],
+            "down": [r.number for r in self.app.replicas if self.stack.exit_code(r.name) is not None],
+            "users": users,
+            "plan": {"seed": self.seed, **(plan or {})},
+        }
+        self.loads.append(Load(worker, start, until, at_most_s, endless, self.app.check_alive))
+        return self.loads[-1]
+
+    def peer(self, name: str) -> Peer:
+        """A peer's control address."""
+        if name not in self.app.peers:
+            raise LabError(f"no peer is called {name!r}", hint=f"lab.toml names {', '.join(self.app.peers) or 'none'}")
+        return self.app.peers[name]
+
+    def redis(self) -> Any:
+        """A redis-py client with the kit's own account."""
+        return connect_redis(self.stack.address("redis"))
+
+    def mysql(self) -> Any:
+        """A PyMySQL connection (autocommit, rows as dicts) with the kit's own account."""
+        return connect_mysql(self.stack.address("mysql"))
+
+    def address(self, service: str) -> Address:
+        """Where a service listens."""
+        return self.stack.address(service)
+
+    @property
+    def replicas(self) -> list[str]:
+        """The names of the app's replicas: `app-1`, ..."""
+        return [r.name for r in self.app.replicas]
+
+    def call(self, method: str, path: str, body: object = None, *, replica: int = 1, headers: Mapping[str, str] | None = None) -> Answer:
+        """One request to a replica, outside any load, for the contract's examples. Raises AppError when nothing answers."""
+        return ask_replica(self.app.replicas[replica - 1], method, path, body, headers or {})
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a replica, a peer or a service; no new request of the load goes to a dead replica."""
+        if number := self.app.number_of(name):
+            self._tell_load("mark_down", number)
+        self.app.kill(name)
+        self.mark(f"killed {name}")
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: its connections stay open and nothing answers."""
+        self.stack.pause(name)
+        self.mark(f"paused {name}")
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self.stack.resume(name)
+        self.mark(f"resumed {name}")
+
+    def restart(self, name: str) -> None:
+        """Start it anew with its data; returns when it serves again."""
+        self.app.restart(name)
+        if number := self.app.number_of(name):
+            self._tell_load("mark_up", number)
+        self.mark(f"restarted {name}")
+
+    def skew(self, name: str, offset_s: float) -> bool:
+        """Shift the wall clock of a replica of a `skewable` app; False when its runtime is not Python and cannot be shifted."""
+        took = shift_clock(self._data / name, offset_s)
+        self.mark(f"clock of {name} shifted by {offset_s:g} s" if took else f"clock of {name} could not be shifted")
+        return took
+
+    def mark(self, what: str) -> int:
+        """Note an event of the scenario for the report; returns its time (monotonic ns)."""
+        now_ns = time.monotonic_ns()
+        self.events.append({"at_ns": now_ns, "what": what})
+        if self.is_narrated:
+            print(f"  {(now_ns - self.created_ns) / 1e9:5.1f} s  {what}", file=sys.stderr, flush=True)  # noqa: T201
+        return now_ns
+
+    def addresses(self) -> str:
+        """Where everything listens, a line each, for a person."""
+        lines = [f"  {r.name:<12} http://{HOST}:{r.port}" for r in self.app.replicas]
+        lines += [f"  {name:<12} http://{HOST}:{peer.port}" for name, peer in self.app.peers.items()]
+        lines += [f"  {key:<12} {value}" for key, value in self.app.service_env.items()]
+        return "\n".join(lines)
+
+    def _tell_load(self, order: str, replica: int) -> None:
+        for load in self.loads[-1:]:
+            if not load.is_over:
+                getattr(load, order)(replica)
+
+    # What a check does.
+
+    def require(self, condition: object, what: str) -> None:
+        """Raises Inconclusive unless `condition` holds: the run did not show what the check needs."""
+        if not condition:
+            raise Inconclusive(what)
+
+    def at_most(self, value: float, limit: float, seen: str, what: str = "") -> None:
+        """Assert `value <= limit`, and record how far it was from it. `seen` is the assertion's message."""
+        self._compare(Comparison(what, value, limit, is_upper=True), seen)
+
+    def at_least(self, value: float, limit: float, seen: str, what: str = "") -> None:
+        """Assert `value >= limit`, and record how far it was from it. `seen` is the assertion's message."""
+        self._compare(Comparison(what, value, limit, is_upper=False), seen)
+
+    def _compare(self, comparison: Comparison, seen: str) -> None:
+        self.comparisons.append(comparison)
+        if not comparison.holds:
+            raise AssertionError(seen)

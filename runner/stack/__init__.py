@@ -1,0 +1,67 @@
+"""What a backend must offer: the seam between a run and where its servers, peers and replicas live."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens, and the kit's own credentials for it (never the app's)."""
+
+    host: str
+    port: int
+    user: str = ""
+    password: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program to start as it is: a replica of the app, a peer, or the load."""
+
+    name: str
+    argv: Sequence[str]
+    cwd: Path
+    env: Mapping[str, str]
+    ports: Mapping[str, int] = field(default_factory=dict)
+
+
+class Stack(Protocol):
+    """One run's processes. Names are those of the run: `redis`, `catalog`, `app-1`."""
+
+    def start_services(self, names: Sequence[str]) -> None:
+        """Start real servers and return when each has answered a real operation."""
+
+    def address(self, service: str) -> Address:
+        """Where the kit reaches a service, with the kit's credentials."""
+
+    def free_port(self) -> int:
+        """A port for one program of this run; the OS chooses it."""
+
+    def start_program(self, program: Program) -> None:
+        """Start a program; readiness is the caller's business."""
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and return when it is gone."""
+
+    def pause(self, name: str) -> None:
+        """Stop it where it stands; its connections stay open."""
+
+    def resume(self, name: str) -> None:
+        """Go on after `pause`."""
+
+    def restart(self, name: str) -> None:
+        """Start it anew with the same data, ports and environment."""
+
+    def pid(self, name: str) -> int:
+        """The process id now."""
+
+    def exit_code(self, name: str) -> int | None:
+        """None while it runs; negative for a signal."""
+
+    def log(self, name: str) -> Path:
+        """The file that holds what it printed."""
+
+    def stop(self) -> None:
+        """End everything and remove what was temporary. Safe to call twice."""

@@ -1,0 +1,165 @@
+"""The embedded backend: real servers, peers and replicas as child processes on free loopback ports. Not a sandbox."""
+
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from secrets import token_urlsafe
+
+from runner.children import Children, Process, clean_environment
+from runner.errors import LabError, MachineError
+from runner.services import SERVICES
+from runner.stack import Address, Program
+from runner.stack.embedded_kafka import KafkaServer
+from runner.stack.embedded_mysql import MysqlServer
+from runner.stack.embedded_redis import RedisServer
+from runner.stack.provision import Cache
+from runner.stack.server import EmbeddedServer
+
+SERVERS: dict[str, type[EmbeddedServer]] = {"redis": RedisServer, "mysql": MysqlServer, "kafka": KafkaServer}
+HOST = "127.0.0.1"
+START_WITHIN_S = 60.0
+
+
+class EmbeddedStack:
+    """One run's processes on this machine (implements `Stack`)."""
+
+    backend = "embedded"
+
+    def __init__(self, children: Children, data: Path, logs: Path, cache: Cache) -> None:
+        self._children = children
+        self._data = data
+        self._logs = logs
+        self._cache = cache
+        self._addresses: dict[str, Address] = {}
+        self._processes: dict[str, Process] = {}
+        self._starts: dict[str, Callable[[], Process]] = {}
+        self._held: list[socket.socket] = []
+
+    def start_services(self, names: Sequence[str]) -> None:
+        """Start real servers side by side and return when each has answered a real operation."""
+        with ThreadPoolExecutor(max_workers=max(len(names), 1)) as pool:
+            list(pool.map(self._start_service, names))
+
+    def _start_service(self, name: str) -> None:
+        if name not in SERVERS:
+            raise LabError(f"no service is called {name!r}", hint=f"the embedded backend has {', '.join(SERVERS)}")
+        server = SERVERS[name]()
+        server.fetch(self._cache)
+        address = Address(HOST, self.free_port(), "root" if name == "mysql" else "", token_urlsafe(18))
+        folder = self._data / name
+        folder.mkdir()
+
+        def start() -> Process:
+            launch = server.launch(self._cache, folder, address)
+            env = {**clean_environment(folder), **launch.env}
+            return self._children.spawn(name, launch.argv, env=env, cwd=folder, log=self.log(name))
+
+        self._addresses[name] = address
+        self._starts[name] = start
+        self._processes[name] = start()
+        self._await_service(name)
+
+    def _await_service(self, name: str) -> None:
+        deadline = time.monotonic() + START_WITHIN_S
+        while True:
+            try:
+                SERVICES[name].probe(self._addresses[name])
+            except Exception as error:  # each driver raises its own; what it was is told if the time runs out
+                problem = error
+            else:
+                return
+            if (code := self.exit_code(name)) is not None:
+                raise MachineError(f"{name} ended as it started (exit code {code})\n{tail_of(self.log(name))}")
+            if time.monotonic() > deadline:
+                raise MachineError(f"{name} answered nothing within {START_WITHIN_S:g} s ({problem})\n{tail_of(self.log(name))}")
+            # A wait, not a guess: there is no event for "the server listens now" in a process that is not ours.
+            self._processes[name].wait(0.01)
+
+    def address(self, service: str) -> Address:
+        """Where the kit reaches a service, with the kit's credentials."""
+        return self._addresses[service]
+
+    def free_port(self) -> int:
+        """A port that nothing else gets until the run ends: the OS chooses it.
+
+        On Linux the port stays bound, not listening, by a socket with SO_REUSEADDR (ip(7)): a server that sets it too, as servers do, can
+        still listen there, while the kernel gives the port to no outgoing connection and to no other run.
+        """
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((HOST, 0))
+        port: int = holder.getsockname()[1]
+        if sys.platform.startswith("linux"):
+            self._held.append(holder)
+        else:
+            holder.close()
+        return port
+
+    def start_program(self, program: Program) -> None:
+        """Start a program; readiness is the caller's business."""
+        home = self._data / program.name
+        home.mkdir(exist_ok=True)
+
+        def start() -> Process:
+            env = {**clean_environment(home), **program.env}
+            return self._children.spawn(program.name, program.argv, env=env, cwd=program.cwd, log=self.log(program.name))
+
+        self._starts[program.name] = start
+        self._processes[program.name] = start()
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and return when it is gone."""
+        self._process(name).kill()
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: it stands still, its connections stay open."""
+        self._process(name).signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self._process(name).signal(signal.SIGCONT)
+
+    def restart(self, name: str) -> None:
+        """Start it anew with the same data, ports and environment; a service answers again when this returns."""
+        if self.exit_code(name) is None:
+            self.kill(name)
+        self._processes[name] = self._starts[name]()
+        if name in self._addresses:
+            self._await_service(name)
+
+    def pid(self, name: str) -> int:
+        """The process id now."""
+        return self._process(name).pid
+
+    def exit_code(self, name: str) -> int | None:
+        """None while it runs; negative for a signal."""
+        return self._process(name).exit_code
+
+    def log(self, name: str) -> Path:
+        """The file that holds what it printed."""
+        return self._logs / f"{name}.log"
+
+    def stop(self) -> None:
+        """End everything and remove what was temporary."""
+        self._children.close()
+        for holder in self._held:
+            holder.close()
+        self._held.clear()
+
+    def _process(self, name: str) -> Process:
+        if name not in self._processes:
+            raise LabError(f"nothing called {name!r} runs here", hint=f"there are {', '.join(sorted(self._processes))}")
+        return self._processes[name]
+
+
+def tail_of(log: Path, lines: int = 12) -> str:
+    """The last lines of a log as they stand under an error message, and its path."""
+    try:
+        text = log.read_bytes()[-16384:].decode(errors="replace").splitlines()[-lines:]
+    except OSError:
+        text = []
+    return "\n".join([*(f"  | {line}" for line in text or ["(it printed nothing)"]), f"  log: {log}"])
