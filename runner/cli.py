@@ -108,7 +108,7 @@ def run_lab(arguments: argparse.Namespace) -> int:
 
 def list_labs(arguments: argparse.Namespace) -> int:
     """`labs list`."""
-    from runner.lab import find_root
+    from runner.checkout import find_root
     from runner.listing import list_labs as describe
 
     print(describe(find_root(), as_json=arguments.json))
@@ -157,7 +157,7 @@ def take_tour(arguments: argparse.Namespace) -> int:
 
 def create_lab(arguments: argparse.Namespace) -> int:
     """`labs new`."""
-    from runner.lab import find_root
+    from runner.checkout import find_root
     from runner.template import create
 
     print(create(find_root(), arguments.name))

@@ -27,7 +27,7 @@ LONGEST_VALUE = 60
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean a or b?`, or nothing when no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(word, list(known), n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -41,7 +41,7 @@ def describe_syntax(text: str, error: tomllib.TOMLDecodeError) -> str:
 
 
 def describe(text: str, error: "ErrorDetails", known_keys: Callable[[Sequence[str]], Iterable[str]]) -> str:
-    """One error of pydantic as `line 7: [app] replica: unknown key; did you mean replicas?`. `known_keys` are those of a table."""
+    """One error of pydantic as `line 7: [app] replica: unknown key; did you mean replicas?`. `known_keys` of a table."""
     is_key = error["loc"][-1] == "[key]"
     location = error["loc"][:-1] if is_key else error["loc"]
     names = [part for part in location if isinstance(part, str)]
@@ -65,7 +65,7 @@ def say(error: "ErrorDetails", names: Sequence[str], value: object, known_keys: 
 
 
 def line_of(text: str, location: Location, value: object = None) -> int:
-    """The line of a key, or of an item of its list when `value` is found below it; else that of the innermost table around it; else 1."""
+    """The line of a key, or of the item `value` of its list; else that of the innermost table around it; else 1."""
     names = [part for part in location if isinstance(part, str)]
     table: list[str] = []
     best, best_depth = 1, 0

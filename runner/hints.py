@@ -1,27 +1,34 @@
-"""A lab's three hints, one more each time."""
+"""A lab's three hints, one more each time it is asked."""
 
 import re
 
 from runner.errors import LabError
-from runner.lab import Lab
-from runner.progress import read_progress, update_progress
+from runner.lab import Lab, shown_path
+from runner.progress import Standing, read_progress, record_hints
 
 
-def read_hints(text: str) -> list[str]:
-    """The hints of a hints.md: what stands under `## Hint 1` and so on."""
-    return [part.strip() for part in re.split(r"^## Hint \d+.*$", text, flags=re.MULTILINE)[1:]]
+def read_hints(text: str) -> list[tuple[int, str]]:
+    """The hints of a hints.md as (number, text): what stands under `## Hint 1` and so on."""
+    parts = re.split(r"^## Hint (\d+)[^\n]*$", text, flags=re.MULTILINE)
+    return [(int(number), body.strip()) for number, body in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def next_hint(lab: Lab, *, reset: bool = False) -> str:
-    """The next hint as text, remembered; after the last it stays there. `reset` forgets which were shown. Raises LabError when there are none."""
+    """The next hint, remembered; the last one again when none is left. `reset` forgets which were shown. Raises LabError."""
     path = lab.folder / "hints.md"
-    hints = read_hints(path.read_text()) if path.exists() else []
+    hints = read_hints(path.read_text(encoding="utf-8")) if path.is_file() else []
     if not hints:
-        raise LabError(f"{path} holds no hint", hint="hints are headed `## Hint 1`, `## Hint 2`, `## Hint 3`")
+        raise LabError(f"{shown_path(path)} holds no hints", "hints are headed `## Hint 1`, `## Hint 2`, `## Hint 3`")
     if reset:
-        update_progress(lab.name, hints=0)
-        return f"the hints of {lab.name} begin anew"
-    number = min(read_progress().get(lab.name, {}).get("hints", 0) + 1, len(hints))
-    update_progress(lab.name, hints=number)
-    after = f"next: `make hint NAME={lab.name}` for a plainer one" if number < len(hints) else "that was the last one"
-    return f"Hint {number} of {len(hints)} for {lab.name}\n\n{hints[number - 1]}\n\n{after}"
+        record_hints(lab.name, 0)
+        return f"The hints of {lab.name} begin anew."
+    shown = read_progress().get(lab.name, Standing()).hints
+    number = min(shown + 1, len(hints))
+    record_hints(lab.name, number)
+    if number < len(hints):
+        after = f"next: make hint NAME={lab.name}, for a plainer one"
+    elif shown >= len(hints):
+        after = "That was the last hint, again: there is no other."
+    else:
+        after = "That was the last hint."
+    return f"Hint {number} of {len(hints)} for {lab.name}\n\n{hints[number - 1][1]}\n\n{after}"

@@ -15,7 +15,7 @@ Outcome = Literal["ok", "fail", "unknown"]
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 CANARY_SLEEP_NS = 10_000_000
-SERVER_ERROR = 500
+CLIENT_ERROR, SERVER_ERROR = 400, 500
 MISSING = object()
 
 
@@ -26,7 +26,7 @@ def nothing() -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request: times are monotonic ns, right before the send and right after the body was read. Header names are lower case."""
+    """One request. Times are monotonic ns: right before the send, right after the body was read. Header names are lower case."""
 
     n: int
     user: int
@@ -45,14 +45,23 @@ class Record:
 
     @property
     def outcome(self) -> Outcome:
-        """`unknown`: no answer or a 5xx, so the operation may have happened. `fail`: answered, not as the contract says. Else `ok`.
+        """How it ended for its user. `unknown`: no answer or a 5xx. `fail`: answered, not as the contract says. Else `ok`.
 
-        Source: Jepsen's ok / fail / info (github.com/jepsen-io/jepsen, "Completing operations"). A `fail` says that the answer was wrong; that
-        nothing happened is for the lab's contract to say.
+        Source: the ok, fail and info of Jepsen's histories. What the operation did is another question: `effect`.
         """
         if self.status is None or self.status >= SERVER_ERROR:
             return "unknown"
         return "ok" if self.failed is None else "fail"
+
+    @property
+    def effect(self) -> Outcome:
+        """What it did, for checks of effects: `ok` for a right 2xx, `fail` for a 4xx (refused, expected or not), else `unknown`.
+
+        A 2xx that is not as the contract says is unknown here: its body may have been cut off by a kill.
+        """
+        if self.status is not None and CLIENT_ERROR <= self.status < SERVER_ERROR:
+            return "fail"
+        return "ok" if self.status is not None and 200 <= self.status < 300 and self.failed is None else "unknown"
 
     @property
     def latency_s(self) -> float:
@@ -160,7 +169,7 @@ class History:
         return {value: self._with(records) for value, records in groups.items()}
 
     def between(self, start_ns: int | None, end_ns: int | None) -> Self:
-        """The records that lie wholly inside [start_ns, end_ns]; None is open. Stalls and lates are those that touch the window."""
+        """The records wholly inside [start_ns, end_ns]; None is open. Stalls and lates are those that touch the window."""
         low, high = bounds(start_ns, end_ns)
         return self._within(low, high, (r for r in self.records if low <= r.start_ns and r.end_ns <= high))
 
@@ -181,7 +190,7 @@ class History:
         return counts
 
     def percentile(self, q: float) -> float:
-        """The nearest-rank quantile of `latency_s`, q in 0..1: `percentile(0.95)`. Unanswered requests count with the time waited.
+        """The nearest-rank quantile of `latency_s`, q in 0..1. Unanswered requests count with the time waited.
 
         Raises LabError when there is no record, or for q outside 0..1.
         """
@@ -204,7 +213,7 @@ class History:
 
     @property
     def latest_departure_s(self) -> float:
-        """How late the latest scheduled arrival left, in seconds, by the recorder's notes and by the records' own intended times."""
+        """How late the latest scheduled arrival left, in seconds, by the recorder's notes and the records' intended times."""
         noted = max((late.late_ns for late in self.lates), default=0)
         seen = max((r.start_ns - r.intended_ns for r in self.records if r.intended_ns is not None), default=0)
         return max(noted, seen, 0) / 1e9
@@ -225,7 +234,7 @@ class History:
 
     def _within(self, low: float, high: float, records: Iterable[Record]) -> Self:
         stalls = tuple(s for s in self.stalls if s.at_ns <= high and low <= s.at_ns + CANARY_SLEEP_NS + s.stall_ns)
-        # A note may carry the intended or the real time of departure: both ends count, since too many notes only make a run inconclusive.
+        # A note may carry the intended or the real departure: both count, since too many notes only make a run inconclusive.
         lates = tuple(late for late in self.lates if late.at_ns - late.late_ns <= high and low <= late.at_ns + late.late_ns)
         return type(self)(tuple(records), stalls, lates, self.is_torn)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from runner.checkout import find_root, shown_path
 from runner.errors import LabError
-from runner.lab import Lab, Submission, copy_starter, find_lab, find_root, resolve_submission
+from runner.lab import Lab, Submission, copy_starter, find_lab, resolve_submission
 from runner.progress import record_state
-from runner.report import Report, new_run_folder, print_verdict, shown_path
+from runner.report import Report, new_run_folder, print_verdict
 from runner.verdict import Outcome
 
 
@@ -24,6 +25,11 @@ class Listener:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A test_lab.py that cannot be imported."""
         if report.failed:
+            self.problems.append(report.longreprtext)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A run that could not even be made."""
+        if report.when == "setup" and report.failed:
             self.problems.append(report.longreprtext)
 
     def pytest_internalerror(self, excrepr: object) -> None:
@@ -70,7 +76,7 @@ def pytest_arguments(lab: Lab, submission: Submission, seed: int | None, *, keep
     folder = new_run_folder(lab.name)
     arguments = [str(lab.folder / "test_lab.py"), f"--submission={submission.path if submission.kind == 'path' else submission.name}", f"--run-folder={folder}", "--narrate"]
     arguments += [f"--junitxml={folder / 'junit.xml'}", "--import-mode=importlib", f"--rootdir={find_root()}", "-c", str(find_root() / "pyproject.toml")]
-    arguments += ["-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "labs"]
+    arguments += ["-o", "addopts=", "-o", "filterwarnings=", "-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "labs"]
     arguments += [f"--seed={seed}"] * (seed is not None) + ["--keep"] * keep
     return arguments
 

@@ -101,10 +101,10 @@ class Load:
             self._worker.process.kill()
             self._connection.close()
             self._worker.listener.close()
-        self.history = History.read(Path(self._start["history"]))
         if error is None or is_mine:
             self._check_app()
             self._judge_end()
+            self.history = History.read(Path(self._start["history"]))
         return is_mine
 
     @property

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
-import gevent
 from gevent.event import Event
 from gevent.pool import Group
+
+# Set by the recorder when the load shall end: schedules stop, what was sent is awaited.
+ending = Event()
 
 
 def read_plan(**defaults: Any) -> SimpleNamespace:
@@ -28,7 +30,8 @@ def run_arrivals(offsets_s: Iterable[float], send: Callable[[int, int], object])
     try:
         for i, offset_s in enumerate(offsets_s):
             intended_ns = start_ns + int(offset_s * 1e9)
-            gevent.sleep(max(0.0, (intended_ns - time.monotonic_ns()) / 1e9))
+            if ending.wait(max(0.0, (intended_ns - time.monotonic_ns()) / 1e9)):
+                break
             arrivals.spawn(send, i, intended_ns)
         arrivals.join()
     finally:

@@ -20,6 +20,7 @@ import asyncio
 import hmac
 import os
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -41,6 +42,7 @@ class Peer:
         self.calls: list[Call] = []
         self.seed = int(os.environ.get("SEED", "0"))
         self._changed = asyncio.Condition()
+        self._counts: Counter[str] = Counter()
         self._routes: list[Route] = []
 
     def route(self, method: str, path: str) -> Callable[[Handler], Handler]:
@@ -70,6 +72,11 @@ class Peer:
             return handler
 
         return add
+
+    def count(self, what: str) -> int:
+        """1, 2, 3, ... for each thing counted: the order in which things took effect."""
+        self._counts[what] += 1
+        return self._counts[what]
 
     async def sleep(self, seconds: float) -> None:
         """The time that the real thing would take."""

@@ -32,6 +32,30 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Judge(config), "labs-judge")
 
 
+@pytest.fixture(scope="module")
+def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
+    """The running lab: its servers, peers and the submission's replicas are up."""
+    config = request.config
+    judge: Judge = config.pluginmanager.getplugin("labs-judge")
+    folder = request.path.parent
+    if not (folder / "lab.toml").exists():
+        raise LabError(f"{folder} has no lab.toml", hint="the `lab` fixture serves the test_lab.py of a lab")
+    described = read_lab(folder)
+    submission = resolve_submission(described, config.getoption("--submission"))
+    seed = config.getoption("--seed")
+    seed = random.SystemRandom().randrange(10_000) if seed is None else seed
+    run = Run(described, submission, judge.run_folder(described.name), seed)
+    run.is_narrated = config.getoption("--narrate")
+    judge.runs[request.node.nodeid] = run
+    try:
+        run.start()
+        yield run
+        if config.getoption("--keep"):
+            judge.hold(run)
+    finally:
+        run.stop()
+
+
 class Judge:
     """Collects what each lab's checks came to, and turns it into verdicts, reports and the exit code."""
 
@@ -41,28 +65,6 @@ class Judge:
         self.results: dict[str, list[CheckResult]] = {}
         self.reports: list[Report] = []
         self.is_interrupted = False
-
-    @pytest.fixture(scope="module")
-    def lab(self, request: pytest.FixtureRequest) -> Iterator[Run]:
-        """The running lab: its servers, peers and the submission's replicas are up."""
-        config = self.config
-        folder = request.path.parent
-        if not (folder / "lab.toml").exists():
-            raise LabError(f"{folder} has no lab.toml", hint="the `lab` fixture serves the test_lab.py of a lab")
-        lab = read_lab(folder)
-        submission = resolve_submission(lab, config.getoption("--submission"))
-        seed = config.getoption("--seed")
-        seed = random.SystemRandom().randrange(10_000) if seed is None else seed
-        run = Run(lab, submission, self.run_folder(lab.name), seed)
-        run.is_narrated = config.getoption("--narrate")
-        self.runs[request.node.nodeid] = run
-        try:
-            run.start()
-            yield run
-            if config.getoption("--keep"):
-                self.hold(run)
-        finally:
-            run.stop()
 
     def run_folder(self, name: str) -> Path:
         """The folder asked for, or a new one."""

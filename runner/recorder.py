@@ -28,10 +28,12 @@ from locust.contrib.fasthttp import FastHttpSession  # noqa: E402
 from locust.env import Environment  # noqa: E402
 from locust.util.load_locustfile import load_locustfile  # noqa: E402
 
+from runner import pacing  # noqa: E402
+
 PLACEHOLDER = "http://app"
 BODY_BYTES = 4096
 STALL_NS = 20_000_000
-DRAIN_S = 15
+DRAIN_S = 6
 
 
 class Call:
@@ -178,11 +180,7 @@ def drive(socket_path: str) -> None:
     """Serve one load: wait for `start`, run the locustfile's users until they end or `stop` comes, and say `done`."""
     control = socket.socket(socket.AF_UNIX)
     control.connect(socket_path)
-    lines = control.makefile("rw", buffering=1)
-
-    def tell(**event: Any) -> None:
-        lines.write(json.dumps(event) + "\n")
-
+    lines = control.makefile("r")
     first = lines.readline()
     if not first:
         return
@@ -196,7 +194,8 @@ def drive(socket_path: str) -> None:
         except Exception:  # noqa: BLE001 - told to the runner, which blames the locustfile
             recorder.errors.append(traceback.format_exc())
         recorder.abandon()
-    tell(event="done", errors=recorder.errors[:3], error_count=len(recorder.errors))
+    done = {"event": "done", "errors": recorder.errors[:3], "error_count": len(recorder.errors)}
+    control.sendall(json.dumps(done).encode() + b"\n")
 
 
 def run_users(start: dict[str, Any], recorder: Recorder, lines: Any) -> None:
@@ -223,6 +222,7 @@ def run_users(start: dict[str, Any], recorder: Recorder, lines: Any) -> None:
     runner.spawning_greenlet.join()
     while len(runner.user_greenlets) > 0 and not stopped.is_set():
         stopped.wait(0.01)
+    pacing.ending.set()
     runner.stop()
     runner.quit()
 

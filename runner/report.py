@@ -1,7 +1,6 @@
 """What a run leaves behind: the verdict on the terminal and `report.json` beside the logs."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from runner import __version__
+from runner.checkout import find_root, shown_path
 from runner.errors import LabError
-from runner.lab import find_root
 from runner.verdict import CheckResult, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -165,8 +164,3 @@ def new_run_folder(name: str) -> Path:
             continue
         return folder
     raise LabError(f"{runs} has a thousand runs of this second")
-
-
-def shown_path(path: Path) -> str:
-    """A path as one would type it here."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

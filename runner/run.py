@@ -13,10 +13,10 @@ from runner.app import Answer, App, Peer, ask_replica
 from runner.children import Children
 from runner.errors import Inconclusive, LabError
 from runner.lab import Lab, Submission
-from runner.load import Load, LoadProcess
+from runner.load import POLL_S, Load, LoadProcess
 from runner.services import SERVICES, connect_mysql, connect_redis
-from runner.stack import Address
 from runner.skew import shift_clock
+from runner.stack import Address
 from runner.stack.embedded import HOST, EmbeddedStack
 from runner.stack.provision import Cache
 from runner.verdict import Comparison
@@ -100,6 +100,16 @@ class Run:
         }
         self.loads.append(Load(worker, start, until, at_most_s, endless, self.app.check_alive))
         return self.loads[-1]
+
+    def until(self, state: Callable[[], object], at_most_s: float) -> bool:
+        """Wait until `state()` is true, outside a load; whether it became so within `at_most_s`."""
+        deadline = time.monotonic() + at_most_s
+        while not state():
+            self.app.check_alive()
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)  # the state lives in other processes: there is nothing to block on
+        return True
 
     def peer(self, name: str) -> Peer:
         """A peer's control address."""

@@ -1,99 +1,104 @@
-"""What is true of a service on every backend: when it answers, how the app's own account and the lab's schema come to be, what the app is told."""
+"""What is true of a service whatever the backend: how the kit asks whether it answers, and what the app may do and know."""
 
-import re
-from typing import Any, Protocol
+import socket
+import time
+import warnings
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
-from runner.errors import LabError
+from runner.errors import LabError, MachineError
 from runner.stack import Address
+
+if TYPE_CHECKING:
+    from pymysql.connections import Connection
+    from pymysql.cursors import DictCursor
+    from redis import Redis as RedisClient
+
+APP = "app"
+ANSWER_WITHIN_S = 10.0
 
 
 class Service(Protocol):
-    """One kind of server, as a client sees it."""
+    """One service. Drivers are imported where they are used: a run pays only for those of its lab."""
 
     def probe(self, address: Address) -> None:
-        """One real operation as the kit; raises whatever the driver raises until it works."""
+        """Do one real operation as the kit. Raises OSError or the driver's error until the service answers."""
 
     def prepare(self, address: Address, app_password: str, schema: str) -> None:
-        """Make the app's own account, and the lab's schema."""
+        """Make the app's own least-privileged account, and the lab's `schema` (SQL for MySQL, else empty)."""
 
     def app_env(self, address: Address, app_password: str) -> dict[str, str]:
-        """The environment variables that tell the app."""
+        """What the app learns."""
 
 
 class Redis:
-    """A Redis server; the app's user can use all data commands, but cannot flush, configure, or see others' commands."""
+    """Redis or Valkey, 7 or newer."""
+
+    # Whatever stops, empties, reconfigures or spies on the server is out of reach, inside a script too.
+    DENIED = (
+        *("-@admin", "-@dangerous"),
+        *("-script|flush", "-script|kill"),
+        *("-function|flush", "-function|kill", "-function|delete", "-function|restore"),
+    )
+    # Called dangerous for their cost, or because they tell what the kit does not hide.
+    ALLOWED = ("+info", "+keys", "+sort", "+sort_ro", "+role", "+client|list")
 
     def probe(self, address: Address) -> None:
-        """SET and DEL."""
-        client = connect_redis(address)
-        client.set("kit:probe", 1)
-        client.delete("kit:probe")
-        client.close()
+        """A write and its undoing: PING says nothing about memory or roles."""
+        with connect_redis(address) as client:
+            client.set("kit:probe", "")
+            client.delete("kit:probe")
 
-    def prepare(self, address: Address, app_password: str, schema: str) -> None:  # noqa: ARG002 - Redis has none
-        """The ACL user `app` (Redis docs, ACL)."""
-        rules = ["on", f">{app_password}", "~*", "&*", "+@all", "-@admin", "-@dangerous", "+info", "-script|flush", "-function|flush"]
-        client = connect_redis(address)
-        client.execute_command("ACL", "SETUSER", "app", *rules)
-        client.close()
+    def prepare(self, address: Address, app_password: str, schema: str) -> None:  # noqa: ARG002 - Redis has no schema
+        """Make the ACL user `app`: every key and channel, no administration."""
+        with connect_redis(address) as client:
+            rules = ["reset", "on", f">{app_password}", "~*", "&*", "+@all", *self.DENIED, *self.ALLOWED]
+            client.execute_command("ACL", "SETUSER", APP, *rules)
 
     def app_env(self, address: Address, app_password: str) -> dict[str, str]:
-        """REDIS_URL."""
-        return {"REDIS_URL": f"redis://app:{app_password}@{address.host}:{address.port}/0"}
+        """Return REDIS_URL."""
+        return {"REDIS_URL": f"redis://{APP}:{quote(app_password, safe='')}@{address.host}:{address.port}/0"}
 
 
 class Mysql:
-    """A MySQL or MariaDB server; the app's account owns the tables of database `app`, and nothing else."""
+    """MySQL 8 or newer, or MariaDB. The statements below mean the same to both."""
+
+    GRANTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, LOCK TABLES, CREATE TEMPORARY TABLES, EXECUTE"
 
     def probe(self, address: Address) -> None:
-        """A query."""
-        connection = connect_mysql(address, database=None)
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT COUNT(*) FROM information_schema.schemata")
-        connection.close()
+        """Run a query."""
+        with connect_mysql(address, database=None) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
 
     def prepare(self, address: Address, app_password: str, schema: str) -> None:
-        """Database `app`, the account, and the schema (SQL statements)."""
-        rights = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, LOCK TABLES, CREATE TEMPORARY TABLES, EXECUTE"
-        connection = connect_mysql(address, database=None)
-        with connection.cursor() as cursor:
-            cursor.execute("CREATE DATABASE app CHARACTER SET utf8mb4")
-            cursor.execute(f"CREATE USER 'app'@'%' IDENTIFIED BY '{app_password}'")
-            cursor.execute(f"GRANT {rights} ON app.* TO 'app'@'%'")
-            cursor.execute("USE app")
-            for statement in filter(None, (part.strip() for part in re.split(r";\s*(?:\n|$)", schema))):
-                cursor.execute(statement)
-        connection.close()
+        """Make database and account `app`, then run the schema there as the admin. Raises LabError if it is not valid."""
+        with connect_mysql(address, database=None) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE IF NOT EXISTS {APP}")
+            cursor.execute(f"CREATE USER IF NOT EXISTS {APP}@'%%' IDENTIFIED BY %s", (app_password,))
+            cursor.execute(f"GRANT {self.GRANTS} ON {APP}.* TO {APP}@'%'")
+        if schema.strip():
+            run_script(address, schema)
 
     def app_env(self, address: Address, app_password: str) -> dict[str, str]:
-        """MYSQL_URL."""
-        return {"MYSQL_URL": f"mysql://app:{app_password}@{address.host}:{address.port}/app"}
+        """Return MYSQL_URL."""
+        return {"MYSQL_URL": f"mysql://{APP}:{quote(app_password, safe='')}@{address.host}:{address.port}/{APP}"}
 
 
 class Kafka:
-    """An Apache Kafka broker."""
+    """An Apache Kafka broker. It has no accounts: embedded it only hears this machine, in Docker only the run's network."""
 
     def probe(self, address: Address) -> None:
-        """A metadata round trip."""
-        admin = connect_kafka_admin(address)
-        admin.list_topics()
-        admin.close()
+        """A metadata round trip in which the broker names itself."""
+        with connect_kafka(address) as admin:
+            if not admin.describe_cluster()["brokers"]:
+                raise ConnectionError("the controller knows no broker yet")
 
-    def prepare(self, address: Address, app_password: str, schema: str) -> None:  # noqa: ARG002 - the broker has no accounts
-        """The lab's topics, a line each: `name partitions [key=value ...]`; returns when every partition has a leader."""
-        from kafka.admin import NewTopic  # noqa: PLC0415
-
-        topics = []
-        for line in schema.splitlines():
-            name, partitions, *settings = line.split()
-            topics.append(NewTopic(name, int(partitions), 1, topic_configs=dict(s.split("=", 1) for s in settings)))
-        if not topics:
-            raise LabError("lab.toml names kafka but no topic", hint='[kafka] topics = ["orders 6"]')
-        admin = connect_kafka_admin(address)
-        admin.create_topics(topics)
-        admin.close()
-        for topic in topics:
-            topic_ends(address, topic.name)  # answers once there are leaders
+    def prepare(self, address: Address, app_password: str, schema: str) -> None:  # noqa: ARG002
+        """The lab's topics, a line each: `name partitions [key=value ...]`; returns once every partition has a leader."""
+        if topics := dict(map(read_topic, filter(str.strip, schema.splitlines()))):
+            with connect_kafka(address) as admin:
+                admin.create_topics(topics)
+                await_leaders(admin, list(topics))
 
     def app_env(self, address: Address, app_password: str) -> dict[str, str]:  # noqa: ARG002
         """KAFKA_BOOTSTRAP_SERVERS."""
@@ -103,16 +108,28 @@ class Kafka:
 SERVICES: dict[str, Service] = {"redis": Redis(), "mysql": Mysql(), "kafka": Kafka()}
 
 
-def connect_redis(address: Address) -> Any:
-    """A redis-py client of the kit's own account."""
-    import redis  # noqa: PLC0415 - only runs with Redis pay for it
+def connect_redis(address: Address) -> "RedisClient":
+    """Connect as the kit, without retries: what a check sees is what happened. Raises redis.RedisError on use."""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
-    return redis.Redis(address.host, address.port, password=address.password, decode_responses=True, socket_timeout=10)
+    return redis.Redis(
+        host=address.host,
+        port=address.port,
+        username=address.user or None,
+        password=address.password,
+        decode_responses=True,
+        socket_timeout=ANSWER_WITHIN_S,
+        socket_connect_timeout=ANSWER_WITHIN_S,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
-def connect_mysql(address: Address, database: str | None = "app") -> Any:
-    """A PyMySQL connection of the kit's own account: autocommit, rows as dicts."""
-    import pymysql.cursors  # noqa: PLC0415
+def connect_mysql(address: Address, database: str | None = APP) -> "Connection[DictCursor]":
+    """Connect as the kit: rows are dicts, each statement commits. Raises pymysql.MySQLError."""
+    import pymysql
+    from pymysql.cursors import DictCursor
 
     return pymysql.connect(
         host=address.host,
@@ -121,36 +138,93 @@ def connect_mysql(address: Address, database: str | None = "app") -> Any:
         password=address.password,
         database=database,
         autocommit=True,
-        connect_timeout=10,
-        read_timeout=30,
-        cursorclass=pymysql.cursors.DictCursor,
+        cursorclass=DictCursor,
+        connect_timeout=int(ANSWER_WITHIN_S),
     )
 
 
-def connect_kafka_admin(address: Address) -> Any:
-    """A kafka-python admin client."""
-    from kafka.admin import KafkaAdminClient  # noqa: PLC0415
+def run_script(address: Address, script: str) -> None:
+    """Run many statements; the server splits them. Raises LabError with what the server says."""
+    import pymysql
+    from pymysql.constants import CLIENT
 
-    return KafkaAdminClient(bootstrap_servers=f"{address.host}:{address.port}", request_timeout_ms=10_000)
+    connection = pymysql.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=address.password,
+        database=APP,
+        autocommit=True,
+        client_flag=CLIENT.MULTI_STATEMENTS,
+    )
+    number = 1
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(script)
+            number = 2
+            # An error in a later statement shows only when its result is asked for.
+            while cursor.nextset():
+                number += 1
+    except pymysql.MySQLError as error:
+        raise LabError(f"statement {number} of the lab's schema failed: {error}", "it runs in the database `app`") from error
+
+
+def load_kafka() -> Any:
+    """The kafka-python package. On Python 3.11 and 3.12 its import raises a DeprecationWarning, which is an error in a strict test run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import kafka
+    return kafka
+
+
+def connect_kafka(address: Address) -> Any:
+    """A kafka-python admin client, to be closed. Raises OSError at once when nobody listens: it would itself try for 30 s."""
+    kafka = load_kafka()  # before the connection: the import then runs while the broker starts
+
+    socket.create_connection((address.host, address.port), timeout=5).close()
+    return kafka.KafkaAdminClient(
+        bootstrap_servers=f"{address.host}:{address.port}", request_timeout_ms=10_000, bootstrap_timeout_ms=10_000
+    )
+
+
+def read_topic(line: str) -> tuple[str, dict[str, Any]]:
+    """One line of a Kafka schema, as kafka-python takes it. Raises LabError."""
+    name, *rest = line.split()
+    try:
+        partitions, configs = int(rest[0]), dict(setting.split("=", 1) for setting in rest[1:])
+    except (IndexError, ValueError):
+        raise LabError(f"this is no topic: {line!r}", hint="write `name partitions [key=value ...]`, as in `orders 6`") from None
+    return name, {"num_partitions": partitions, "replication_factor": 1, "configs": configs}
+
+
+def await_leaders(admin: Any, topics: list[str], timeout_s: float = 10.0) -> None:
+    """Return once every partition has a leader. Not kafka-python's `wait_for_topics`: it looks every 100 ms."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = admin.describe_topics(topics)
+        if all(
+            t["error_code"] == 0 and all(p["error_code"] == 0 and p["leader_id"] >= 0 for p in t["partitions"]) for t in found
+        ):
+            return
+        if time.monotonic() > deadline:
+            raise MachineError(f"Kafka chose no leader for every partition of {', '.join(topics)} within {timeout_s:g} s")
 
 
 def topic_ends(address: Address, topic: str) -> dict[int, int]:
-    """The log end offset of each partition of a topic."""
-    from kafka import KafkaConsumer, TopicPartition  # noqa: PLC0415
+    """The log end offset of each partition. Raises LabError when there is no such topic."""
+    kafka = load_kafka()
+    with connect_kafka(address) as admin:
+        (found,) = admin.describe_topics([topic])
+        if found["error_code"]:
+            raise LabError(
+                f"there is no Kafka topic {topic!r}", hint=f"there are {', '.join(sorted(admin.list_topics())) or 'none'}"
+            )
+        latest = {kafka.TopicPartition(topic, partition["partition_index"]): kafka.OffsetSpec.LATEST for partition in found["partitions"]}
+        return {at.partition: seen.offset for at, seen in sorted(admin.list_partition_offsets(latest).items())}
 
-    consumer = KafkaConsumer(bootstrap_servers=f"{address.host}:{address.port}")
-    try:
-        partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-        return {tp.partition: offset for tp, offset in consumer.end_offsets(partitions).items()}
-    finally:
-        consumer.close()
 
-
-def group_offsets(address: Address, group: str, topic: str) -> dict[int, int]:
-    """The committed offset of each partition of a topic, for those that have one."""
-    admin = connect_kafka_admin(address)
-    try:
+def group_offsets(address: Address, group: str) -> dict[tuple[str, int], int]:
+    """The committed offset of each (topic, partition) for which the group has one: the next record it would read."""
+    with connect_kafka(address) as admin:
         offsets = admin.list_group_offsets({group: None})[group]
-        return {tp.partition: meta.offset for tp, meta in offsets.items() if tp.topic == topic and meta.offset >= 0}
-    finally:
-        admin.close()
+        return {(at.topic, at.partition): seen.offset for at, seen in sorted(offsets.items()) if seen.offset >= 0}

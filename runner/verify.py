@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from runner.checkout import find_root, shown_path
 from runner.errors import LabError
 from runner.form import check_form
-from runner.lab import Lab, all_labs, find_lab, find_root
-from runner.report import shown_path
+from runner.lab import Lab, all_labs, find_lab
 from runner.verdict import Outcome
 
 CELL_WITHIN_S = 180
@@ -141,7 +141,7 @@ def run_cell(cell: Cell, seed: int | None, output: Path) -> None:
     """Judge one submission in a pytest process of its own."""
     slug = cell.expectation.submission.replace("/", "-")
     cell.folder = output / f"{cell.lab.name}-{slug}-{cell.attempt}"
-    argv = [sys.executable, "-m", "pytest", str(cell.lab.folder / "test_lab.py"), "-q", "-p", "labs", "-p", "no:cacheprovider"]
+    argv = [sys.executable, "-m", "pytest", str(cell.lab.folder / "test_lab.py"), "-q", "-o", "addopts=", "-o", "filterwarnings=", "-p", "labs", "-p", "no:cacheprovider"]
     argv += [f"--submission={cell.expectation.submission}", f"--run-folder={cell.folder}", f"--rootdir={find_root()}"]
     argv += ["-c", str(find_root() / "pyproject.toml")] + [f"--seed={seed}"] * (seed is not None)
     env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from runner.checkers import describe_violations
 from runner.checkers.delivery import Duplicated, Invented, Lost, check_exactly_once, find_duplicated, find_invented, find_lost
 
-proven = settings(max_examples=150, deadline=None, derandomize=True)
+proven = settings(max_examples=100, deadline=None, derandomize=True)
 outcomes = st.lists(st.sampled_from(["ok", "unknown", "fail"]), min_size=1, max_size=12)
 
 

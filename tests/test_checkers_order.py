@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from runner.checkers.order import OutOfOrder, Regression, find_out_of_order, find_regressions
 
-proven = settings(max_examples=150, deadline=None, derandomize=True)
+proven = settings(max_examples=100, deadline=None, derandomize=True)
 sizes = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 6), max_size=4)
 Applied = list[tuple[Hashable, int]]
 

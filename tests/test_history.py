@@ -112,8 +112,27 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (None, None, "unknown"),
     ],
 )
-def test_the_outcome_is_what_the_operation_may_have_done(status: int | None, failed: str | None, outcome: Outcome) -> None:
+def test_the_outcome_is_what_its_user_saw(status: int | None, failed: str | None, outcome: Outcome) -> None:
     assert record(status=status, failed=failed).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "effect"),
+    [
+        (200, None, "ok"),
+        (202, None, "ok"),
+        (200, "body cut off", "unknown"),
+        (302, None, "unknown"),
+        (409, None, "fail"),
+        (429, "HTTPError", "fail"),
+        (500, None, "unknown"),
+        (None, "timed out", "unknown"),
+    ],
+)
+def test_the_effect_is_certain_only_after_a_right_answer_or_a_refusal(
+    status: int | None, failed: str | None, effect: Outcome
+) -> None:
+    assert record(status=status, failed=failed).effect == effect
 
 
 def test_a_record_cannot_be_changed(tmp_path: Path) -> None:
@@ -213,6 +232,10 @@ def test_a_percentile_is_the_smallest_latency_that_so_many_did_not_exceed(latenc
     found = history.percentile(percent / 100)
     enough = [ms for ms in latencies if 100 * sum(1 for other in latencies if other <= ms) >= percent * len(latencies)]
     assert found == pytest.approx(min(enough) / 1000)
+
+
+def test_a_percentile_is_not_moved_by_rounding() -> None:
+    assert History(tuple(record(n, 0, n) for n in range(1, 101))).percentile(0.07) == pytest.approx(0.007)
 
 
 @pytest.mark.parametrize("q", [-0.1, 1.1, 95, math.nan])

@@ -1,4 +1,4 @@
-"""Judges of a history: pure functions that return violations. None of them ever blames a right history; what is unknown may have happened."""
+"""Judges of a history: pure functions that return violations, and never blame a right one: what is unknown may have happened."""
 
 from collections.abc import Sequence
 

@@ -16,7 +16,10 @@ Balances = Mapping[Any, int]
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One attempt at a transfer. `ok`: it happened. `fail`: it was refused and left nothing. `unknown`: either. A repeated id is one transfer."""
+    """One attempt: `ok` happened, `fail` was refused and left nothing, `unknown` is either. One id is one transfer.
+
+    From a record, take `record.effect` for the outcome: `record.outcome` calls an expected refusal ok.
+    """
 
     id: Hashable
     source: Hashable
@@ -110,10 +113,10 @@ def check_transfers(
 ) -> Books:
     """The finals are the initials plus each ok transfer once, no failed one, and some of the unknown ones.
 
-    With `ledger`, the ids that the system itself recorded as done: an ok id is there once, a failed or strange one never, an unknown one at most
-    once; and the finals are the initials plus exactly the ledger. Without it, the unknown ones are searched, exactly, up to about 36 that
-    touch each other's accounts; beyond that `undecided` says how many. Never blames a right history.
-    Raises ValueError when one id stands for two different transfers.
+    With `ledger`, the ids that the system itself recorded as done: an ok id is there once, a failed or strange one never, an
+    unknown one at most once; and the finals are the initials plus exactly the ledger. Without it, the unknown ones are
+    searched, exactly, up to about 36 that touch each other's accounts; beyond that `undecided` says how many. Never blames a
+    right history. Raises ValueError when one id stands for two different transfers.
     """
     known = fold_attempts(transfers)
     by_outcome: dict[Outcome, list[Transfer]] = {"ok": [], "fail": [], "unknown": []}

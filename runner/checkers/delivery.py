@@ -1,7 +1,7 @@
 """Exactly-once effects: what was promised against what was applied at the far end, after the system came to rest.
 
-Ids are those of the operations, not of their attempts. An id is acked when any attempt was acknowledged; unknown when none was and some
-attempt got no answer. What is neither was refused, or never sent.
+Ids are those of the operations, not of their attempts. An id is acked when any attempt was acknowledged; unknown when none was
+and some attempt may have worked (`record.effect` says so of each). What is neither was refused, or never sent.
 """
 
 from collections import Counter
@@ -50,7 +50,7 @@ def find_lost(acked: Iterable[Hashable], applied: Iterable[Hashable]) -> list[Lo
 
 
 def find_duplicated(applied: Iterable[Hashable]) -> list[Duplicated]:
-    """At most one effect: each id applied more than once, acked or not, the worst first. `applied` holds an id once per effect."""
+    """At most one effect: each id applied more than once, acked or not, the worst first. `applied` has an id once per effect."""
     return [Duplicated(id_, times) for id_, times in Counter(applied).most_common() if times > 1]
 
 

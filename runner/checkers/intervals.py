@@ -1,7 +1,8 @@
 """Mutual exclusion and concurrency, from the intervals in which something was held or under way.
 
-An interval must be one that certainly was: measured inside the resource (a peer's arrival to its answer), or from 'acquired' answered to
-'release' sent. Then an overlap found here is real. Touching ends do not overlap, so a slow clock cannot make one either.
+An interval must be one that certainly was: measured inside the resource (a peer's arrival to its answer), or from 'acquired'
+answered to 'release' sent. Then an overlap found here is real. Touching ends do not overlap, so a slow clock cannot make one
+either.
 """
 
 from collections.abc import Hashable, Iterable
@@ -13,7 +14,7 @@ END, POINT, START = range(3)  # the order in which things happen at one instant:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """`holder` had `key` from `start_ns` to `end_ns` (any one clock, one unit). An open end has no place here: its end is not known."""
+    """`holder` had `key` from `start_ns` to `end_ns`, on one clock. One whose end is not known has no place here."""
 
     key: Hashable
     start_ns: int
@@ -40,8 +41,9 @@ class Overlap:
 def find_overlaps(sections: Iterable[Section], at_most: int = 1) -> list[Overlap]:
     """The keys of which more than `at_most` sections overlap, one violation a key, the worst first.
 
-    Definition: sections overlap when there is an instant strictly inside all of them. Source: Dijkstra, Solution of a Problem in Concurrent
-    Programming Control, CACM 8(9) 1965 (mutual exclusion). Raises ValueError for a section that ends before it starts.
+    Definition: sections overlap when there is an instant strictly inside all of them. Source: Dijkstra, Solution of a Problem
+    in Concurrent Programming Control, CACM 8(9) 1965 (mutual exclusion). Raises ValueError for a section that ends before it
+    starts.
     """
     found = []
     for key, own in group_by_key(sections).items():
@@ -54,7 +56,8 @@ def find_overlaps(sections: Iterable[Section], at_most: int = 1) -> list[Overlap
 def peak_overlap(intervals: Iterable[tuple[int, int]]) -> int:
     """The most intervals (start, end) under way at one instant; 0 for none. Touching ends do not overlap.
 
-    An interval of no length counts for itself and overlaps those that it lies strictly inside. Raises ValueError for an end before its start.
+    An interval of no length counts for itself and overlaps those that it lies strictly inside. Raises ValueError for an end
+    before its start.
     """
     return high_water(intervals)[0]
 
@@ -96,10 +99,10 @@ def holders_at(sections: Iterable[Section], at_ns: int, peak: int) -> tuple[obje
 
 
 def merge_intervals(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The union as intervals that do not overlap."""
+    """The union as intervals that do not overlap, though they may touch."""
     union: list[tuple[int, int]] = []
     for start, end in sorted(intervals):
-        if union and start <= union[-1][1]:
+        if union and start < union[-1][1]:
             union[-1] = (union[-1][0], max(union[-1][1], end))
         else:
             union.append((start, end))

@@ -1,6 +1,7 @@
 """Order per key, from what was applied in the order in which it was applied at the far end.
 
-Versions of a key count from 1. An application may be repeated (a redelivery): its first one decides the order, all of them the regress.
+Versions of a key count from 1. An application may be repeated (a redelivery): its first one decides the order, all of them the
+regress.
 """
 
 from collections.abc import Collection, Hashable, Iterable, Mapping
@@ -12,7 +13,7 @@ SHOWN_VERSIONS = 12
 
 @dataclass(frozen=True, slots=True)
 class OutOfOrder:
-    """Where the first applications of one key leave 1..n: `seen` (None: nothing came) in the place of `expected` (None: nothing was due)."""
+    """Where the first applications of a key leave 1..n: `seen` (None: nothing) came where `expected` (None: nothing) was due."""
 
     key: Hashable
     expected: int | None
@@ -51,10 +52,10 @@ def find_out_of_order(
 ) -> list[OutOfOrder]:
     """The keys whose first applications are not exactly 1..n in order, one violation a key.
 
-    `applied` is (key, version) in order of application. `sent[key]` is n, the highest version that was sent and acknowledged; without `sent`, n is
-    the highest version applied, so only order and gaps are judged. A version in `unknown`, whose sender
-    saw no answer and went on, may be missing and may come at any place: it is left out of both sides. A client that repeats until it is
-    acknowledged leaves nothing unknown. Source: per-partition order, Kafka documentation, "Guarantees".
+    `applied` is (key, version) in order of application. `sent[key]` is n, the highest version that was sent and acknowledged;
+    without `sent`, n is the highest version applied, so only order and gaps are judged. A version in `unknown`, whose sender
+    saw no answer and went on, may be missing and may come at any place: it is left out of both sides. A client that repeats
+    until it is acknowledged leaves nothing unknown. Source: per-partition order, Kafka documentation, "Guarantees".
     """
     skipped = set(unknown)
     firsts: dict[Hashable, dict[int, None]] = {key: {} for key in sent or ()}

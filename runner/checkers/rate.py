@@ -1,8 +1,8 @@
 """Rate limits judged in every window at once, from the client's side and without blaming a slow network.
 
-An allowed request was decided at some instant between its send and its receipt. So all those lying entirely inside [send_i, recv_j] were
-decided inside it, and a limiter of `rate` and `burst` lets at most `burst + rate * (recv_j - send_i)` through. The limiter's own window is never
-longer than that: slowness only loosens the limit.
+An allowed request was decided at some instant between its send and its receipt. So all those lying entirely inside [send_i,
+recv_j] were decided inside it, and a limiter of `rate` and `burst` lets at most `burst + rate * (recv_j - send_i)` through. The
+limiter's own window is never longer than that: slowness only loosens the limit.
 """
 
 import math
@@ -15,7 +15,7 @@ ROUNDING = 1e-6  # requests; far above what doubles lose in an hour of ns, far b
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """`count` requests, all sent and answered within `start_ns`..`end_ns`, against the `limit` (burst and slack included) for that long."""
+    """`count` requests, sent and answered within `start_ns`..`end_ns`; the `limit` for that long includes burst and slack."""
 
     start_ns: int
     end_ns: int
@@ -33,7 +33,7 @@ class Window:
         return (self.end_ns - self.start_ns) / 1e9
 
     def __str__(self) -> str:
-        return f"{self.count} allowed in {self.seconds:.3f} s, at most {self.limit:.1f} may be"
+        return f"{self.count} allowed in {self.seconds:.3f} s, at most {self.limit:.2f} may be"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,11 @@ class OverRate:
 def find_over_rate(
     allowed: Mapping[Any, Iterable[tuple[int, int]]], rate_per_s: float, burst: float, slack: float = 0.0
 ) -> list[OverRate]:
-    """The keys whose worst window exceeds burst + rate + slack, the worst first. `allowed[key]` holds (send_ns, recv_ns) of allowed requests.
+    """The keys whose worst window is over its limit, the worst first.
 
-    Leave out what a fault excuses, and judge the requests before and after it apart: a window that spans it is none of this check's.
+    `allowed[key]` holds (send_ns, recv_ns) of the requests known to be let through: to leave out one without an answer is safe.
+    Leave out what a fault excuses, and judge the requests before and after it apart: a window that spans it is none of this
+    check's.
     """
     worst = ((key, worst_window(spans, rate_per_s, burst, slack)) for key, spans in allowed.items())
     found = [OverRate(key, window) for key, window in worst if window is not None and window.excess > ROUNDING]
@@ -60,10 +62,11 @@ def find_over_rate(
 
 
 def worst_window(allowed: Iterable[tuple[int, int]], rate_per_s: float, burst: float, slack: float = 0.0) -> Window | None:
-    """The window [send_i, recv_j] with the greatest excess over burst + slack + rate_per_s * its length; None without requests.
+    """The window [send_i, recv_j] with the greatest excess over burst + slack + rate_per_s * length; None without requests.
 
-    The limit is the arrival curve of a leaky bucket: Cruz, A Calculus for Network Delay, IEEE Trans. Information Theory 37(1) 1991; GCRA in ITU-T
-    I.371. O(n log n): receipts in ascending order, the sends in a tree of maxima. Raises ValueError for a receipt before its send.
+    The limit is the arrival curve of a leaky bucket: Cruz, A Calculus for Network Delay, IEEE Trans. Information Theory 37(1)
+    1991; GCRA in ITU-T I.371. O(n log n): receipts in ascending order, the sends in a tree of maxima. Raises ValueError for a
+    receipt before its send.
     """
     requests = sorted(allowed)
     if not requests:

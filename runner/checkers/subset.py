@@ -11,8 +11,9 @@ STATES = 1 << 18  # partial sums held for one half of a component: about 0.2 s a
 def explain_difference(missing: Mapping[Any, int], moves: Sequence[Move], states: int = STATES) -> tuple[set[Hashable], int]:
     """The accounts whose `missing` no subset of the moves explains, and how many moves were too many to decide.
 
-    Each account is judged with those that moves connect it to. First what is forced (an account with one move left has either got it or not), then
-    the rest by meeting in the middle: Horowitz and Sahni, Computing Partitions with Applications to the Knapsack Problem, JACM 21(2) 1974.
+    Each account is judged with those that moves connect it to. First what is forced (an account with one move left has either
+    got it or not), then the rest by meeting in the middle: Horowitz and Sahni, Computing Partitions with Applications to the
+    Knapsack Problem, JACM 21(2) 1974.
     """
     rest = {account: amount for account, amount in missing.items() if amount}
     contradicted: set[Hashable] = set()
@@ -30,15 +31,11 @@ def explain_difference(missing: Mapping[Any, int], moves: Sequence[Move], states
 
 
 def has_subset(goal: dict[Hashable, int], moves: Sequence[Move], states: int) -> bool | None:
-    """Whether some of the moves sum to `goal` (which is consumed); None when the search would not fit in `states`."""
+    """Whether some of the connected moves sum to `goal` (which is consumed); None when the search would not fit in `states`."""
     left = settle_forced(goal, moves)
     if left is None:
         return False
-    components = connect(left)
-    if not all(is_in_reach(goal, component) for component in components):
-        return False
-    verdicts = [meet_in_the_middle(goal, component, states) for component in components]
-    return False if False in verdicts else None if None in verdicts else True
+    return is_in_reach(goal, left) and meet_in_the_middle(goal, left, states)
 
 
 def settle_forced(goal: dict[Hashable, int], moves: Sequence[Move]) -> list[Move] | None:

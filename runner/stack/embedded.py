@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_urlsafe
 
+import psutil
+
 from runner.children import Children, Process, clean_environment
 from runner.errors import LabError, MachineError
 from runner.services import SERVICES
@@ -117,7 +119,11 @@ class EmbeddedStack:
 
     def pause(self, name: str) -> None:
         """SIGSTOP: it stands still, its connections stay open."""
-        self._process(name).signal(signal.SIGSTOP)
+        process = self._process(name)
+        process.signal(signal.SIGSTOP)
+        # The signal travels by the guard: wait until the kernel says that the process stands, so that the caller's next time stamp is later.
+        while process.exit_code is None and psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+            process.wait(0.001)
 
     def resume(self, name: str) -> None:
         """SIGCONT."""

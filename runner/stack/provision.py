@@ -7,20 +7,17 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 from runner.errors import MachineError
+from runner.stack.download import download_jars, download_wheel, fitting_tag, jar_name, platform_tags, unpack, verify
 
 LOOK_EVERY_S = 0.1
-JARS_AT_ONCE = 4
 
 
 class NoBuildError(MachineError):
@@ -28,83 +25,81 @@ class NoBuildError(MachineError):
 
 
 class Cache:
-    """Downloads and templates. A folder that exists under `root` is complete; everything unfinished lives in `root/.making`."""
+    """Downloads and templates. A folder that exists in `root` is complete; what is unfinished lies in `root/.making`."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or default_root()
 
     def wheel(self, project: str, version: str, sums: Mapping[str, str]) -> Path:
-        """The unpacked folder of a wheel that pip downloads by the user's own index settings; nothing is installed.
+        """The unpacked folder of a wheel that pip fetches by the user's own index settings; nothing is installed.
 
-        `sums` maps platform tags to the wheel's SHA-256, optionally followed by its size in bytes: "1e5393... 1609511".
+        `sums`: platform tag -> the wheel's SHA-256, which its size in bytes may follow ("1e5393... 1609511").
         Raises NoBuildError if no tag fits this platform, MachineError if the wheel cannot be had.
         """
         tag = fitting_tag(sums)
         if tag is None:
-            raise NoBuildError(
-                f"{project} {version} has no wheel for this platform ({', '.join(platform_tags()[:1])}); there are {', '.join(sums)}",
-                hint="run on one of these platforms",
-            )
+            here = platform_tags()[0]
+            raise NoBuildError(f"{project} {version} has no wheel for {here}", hint=f"there are wheels for {', '.join(sums)}")
         expected, size = read_pin(sums[tag])
 
         def make(folder: Path) -> None:
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as download:
+            with tempfile.TemporaryDirectory(dir=folder.parent) as download:
                 with self._progress(f"{project} {version}", size, Path(download)):
                     wheel = download_wheel(f"{project}=={version}", tag, Path(download))
                 verify(wheel, expected)
                 unpack(wheel, folder)
 
-        return self.build(f"{project}-{version}-{tag.split('.')[0]}-{expected[:8]}", make)
+        return self.build(f"{project}-{version}-{tag.partition('.')[0]}-{expected[:8]}", make)
 
     def maven(self, artifacts: Sequence[str], sums: Mapping[str, str]) -> Path:
-        """A folder with exactly these jars ("group:artifact:version[:classifier]"; dependencies are to be listed too).
+        """A folder with exactly these jars: "group:artifact:version[:classifier]", dependencies listed too.
 
-        `sums` maps jar file names to SHA-256, optionally followed by the size in bytes. Uses what lies verified in the user's own Maven
-        repository, else asks the repositories of the user's jgo settings. Raises MachineError if a jar cannot be had.
+        `sums`: jar file name -> SHA-256, which its size in bytes may follow. A jar comes from the user's own Maven repository
+        if it lies there intact, else from the repositories of the user's jgo settings. Raises MachineError if one cannot be had.
         """
-        jars = {jar_name(artifact): artifact for artifact in artifacts}
-        pins = {name: read_pin(sums[name]) for name in jars}
-        first = next(iter(jars))
-        label = first.removesuffix(".jar") + (f" and {len(jars) - 1} more jars" if len(jars) > 1 else "")
+        pins = {artifact: read_pin(sums[jar_name(artifact)]) for artifact in artifacts}
+        first = jar_name(artifacts[0]).removesuffix(".jar")
+        label = f"{first} and {len(pins) - 1} more jars" if len(pins) > 1 else first
 
         def make(folder: Path) -> None:
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as download:
-                size = sum(size for _, size in pins.values())
-                with self._progress(label, size, Path(download)):
-                    wanted = [(jar, pins[name][0]) for name, jar in jars.items()]
-                    files = download_jars(wanted, Path(download))
-                for name, file in zip(jars, files, strict=True):
-                    verify(file, pins[name][0])
-                    file.replace(folder / name)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as download:
+                with self._progress(label, sum(size for _, size in pins.values()), Path(download)):
+                    files = download_jars([(artifact, expected) for artifact, (expected, _) in pins.items()], Path(download))
+                for file, (expected, _) in zip(files, pins.values(), strict=True):
+                    verify(file, expected)
+                    file.replace(folder / file.name)
 
-        digest = hashlib.sha256(repr(sorted((name, pin[0]) for name, pin in pins.items())).encode()).hexdigest()
-        return self.build(f"{first.removesuffix('.jar')}-{digest[:8]}", make)
+        digest = hashlib.sha256("\n".join(sorted(expected for expected, _ in pins.values())).encode()).hexdigest()
+        return self.build(f"{first}-{digest[:8]}", make)
 
     def build(self, key: str, make: Callable[[Path], None]) -> Path:
-        """A folder made once: `make(empty folder)`, then a rename. `key` is a file name that holds the versions and hashes of all that went in.
+        """A folder made once: `make(an empty folder)`, then a rename.
 
-        Two processes at once are safe: one makes, the other waits for it. Raises MachineError when the folder cannot be written or is full.
+        `key` is a file name and holds the versions and hashes of what goes in. Two processes at once are safe: one makes, the
+        other waits. Raises MachineError when the cache cannot be written or is full.
         """
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", key):
+        if not re.fullmatch(r"\w[\w.+-]*", key, re.ASCII):
             raise ValueError(f"not a file name: {key!r}")
         final = self.root / key
-        if final.is_dir():
-            return final
-        with self._blame(), self._lock(key) as making:
-            if final.is_dir():
-                return final
-            remove_stale(making, key)
-            with tempfile.TemporaryDirectory(dir=making, prefix=f"{key}~", ignore_cleanup_errors=True) as parent:
-                folder = Path(parent, "folder")
-                folder.mkdir()
-                make(folder)
-                os.sync()  # after a power cut, a folder that has its final name must also have its content
-                folder.replace(final)
+        with self._blame():
+            if not final.is_dir():
+                with self._lock(key) as making:
+                    if not final.is_dir():
+                        self._make(final, making, make)
         return final
+
+    def _make(self, final: Path, making: Path, make: Callable[[Path], None]) -> None:
+        remove_stale(making, final.name)
+        with tempfile.TemporaryDirectory(dir=making, prefix=f"{final.name}~", ignore_cleanup_errors=True) as parent:
+            folder = Path(parent, "folder")
+            folder.mkdir()
+            make(folder)
+            os.sync()  # after a power cut, a folder that has its final name must have its content too
+            folder.replace(final)
 
     @contextlib.contextmanager
     def _lock(self, key: str) -> Iterator[Path]:
-        """Hold the right to make `key`. The kernel releases it if we are killed; the lock file stays (removing it would let two in)."""
+        """Hold the right to make `key`. The kernel lets go if we die. The lock file stays: to remove it could let two in."""
         making = self.root / ".making"
         making.mkdir(parents=True, exist_ok=True)
         with (making / f"{key}.lock").open("a") as lock:
@@ -119,15 +114,11 @@ class Cache:
         try:
             yield
         except OSError as error:
-            raise self._explain(error) from error
-
-    def _explain(self, error: OSError) -> MachineError:
-        other = "or set LABS_CACHE_DIR to another folder"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return MachineError(f"the disk of the cache folder {self.root} is full", hint=f"free some space there, {other}")
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            return MachineError(f"the cache folder {self.root} cannot be written ({error.strerror})", hint=f"make it writable, {other}")
-        return MachineError(f"the cache folder {self.root} could not be used ({error})", hint=f"look at that folder, {other}")
+            other = "or set LABS_CACHE_DIR to another folder"
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise MachineError(f"the disk of the cache folder {self.root} is full", f"free some space, {other}") from error
+            seen = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+            raise MachineError(f"the cache folder {self.root} cannot be used ({seen})", f"make it writable, {other}") from error
 
     @contextlib.contextmanager
     def _progress(self, label: str, size: int, folder: Path) -> Iterator[None]:
@@ -137,10 +128,10 @@ class Cache:
             yield
             return
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
         done = threading.Event()
-        with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True)) as bar:
             task = bar.add_task("", total=size)
 
             def watch() -> None:
@@ -158,7 +149,7 @@ class Cache:
 
 
 def default_root() -> Path:
-    """LABS_CACHE_DIR, else `backend-labs` in the platform's user cache folder (XDG base directory specification on Linux)."""
+    """LABS_CACHE_DIR, else `backend-labs` in the platform's user cache folder (on Linux: XDG base directory specification)."""
     if chosen := os.environ.get("LABS_CACHE_DIR"):
         return Path(chosen).expanduser().absolute()
     if sys.platform == "darwin":
@@ -168,118 +159,14 @@ def default_root() -> Path:
     return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "backend-labs"
 
 
-def platform_tags() -> list[str]:
-    """The wheel platform tags that run here, best first."""
-    from packaging.tags import platform_tags as tags
-
-    return list(tags())
-
-
-def fitting_tag(tags: Mapping[str, str]) -> str | None:
-    """The tag among `tags` that suits this platform best."""
-    ranks = {tag: rank for rank, tag in enumerate([*platform_tags(), "any"])}
-    fitting = [(min(ranks[part] for part in tag.split(".") if part in ranks), tag) for tag in tags if any(part in ranks for part in tag.split("."))]
-    return min(fitting)[1] if fitting else None
-
-
 def read_pin(pin: str) -> tuple[str, int]:
-    """ "sha256" or "sha256 bytes" -> the sum and the size (0: not known)."""
+    """Split "sha256" or "sha256 bytes" into the sum and the size, 0 if it is not known."""
     expected, *size = pin.split()
     return expected, int(size[0]) if size else 0
 
 
-def verify(file: Path, expected: str) -> None:
-    """Delete `file` and raise MachineError unless its SHA-256 is `expected`."""
-    with file.open("rb") as opened:
-        seen = hashlib.file_digest(opened, "sha256").hexdigest()
-    if seen != expected:
-        file.unlink()
-        raise MachineError(
-            f"{file.name} is not the file that this kit was made with\n  expected sha256 {expected}\n  seen            {seen}",
-            hint="the download was cut or altered (a proxy, a mirror?); it was deleted: run again, or try another network or index",
-        )
-
-
-def unpack(archive: Path, folder: Path, prefix: str = "", keep: Callable[[str], bool] = lambda _: True) -> None:
-    """Unpack a zip (a wheel, a jar) with its file modes: members below `prefix`, named without it, that `keep` wants."""
-    with zipfile.ZipFile(archive) as opened:
-        for member in opened.infolist():
-            if member.is_dir() or not member.filename.startswith(prefix) or not keep(member.filename):
-                continue
-            mode = member.external_attr >> 16 & 0o777
-            member.filename = member.filename.removeprefix(prefix)
-            target = Path(opened.extract(member, folder))  # zipfile keeps names like ../x inside the folder
-            if mode:
-                target.chmod(mode | 0o600)
-
-
-def download_wheel(requirement: str, tag: str, folder: Path) -> Path:
-    """Have pip put one wheel into `folder`. Nothing is installed and no code of it runs."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--no-input"]
-    command += [part for one in tag.split(".") if one != "any" for part in ("--platform", one)]
-    command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
-    # pip downloads into TMPDIR first: there it is seen by the progress bar, and removed with the rest if we die.
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(folder)}, check=False)  # noqa: S603
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode == 0 and len(wheels) == 1:
-        return wheels[0]
-    if "No module named pip" in done.stderr:
-        raise MachineError(f"{requirement} could not be fetched: {sys.executable} has no pip", hint=f"run: {sys.executable} -m ensurepip")
-    raise fetch_error(requirement, done.stderr, hint=f"are you offline? pip's own settings decide where it looks; try: pip download {requirement}")
-
-
-def jar_name(artifact: str) -> str:
-    """ "group:artifact:version[:classifier]" -> the jar's file name."""
-    _, name, version, *classifier = artifact.split(":")
-    return "-".join([name, version, *classifier]) + ".jar"
-
-
-def download_jars(wanted: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
-    """Jars (artifact and SHA-256) into `folder`, a few at a time; one alone in this thread, where Ctrl-C ends it at once."""
-    if len(wanted) == 1:
-        return [download_jar(*wanted[0], folder)]
-    pool = ThreadPoolExecutor(JARS_AT_ONCE)
-    try:
-        return list(pool.map(lambda jar: download_jar(*jar, folder), wanted))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def download_jar(artifact: str, expected: str, folder: Path) -> Path:
-    """One jar into `folder`: from the user's Maven repository if it lies there intact, else by jgo."""
-    from jgo.config import GlobalSettings
-    from jgo.maven import MavenContext
-
-    group, name, version, *classifier = artifact.split(":")
-    settings = GlobalSettings.load()
-    maven = MavenContext(repo_cache=folder)
-    maven.remote_repos.update(settings.repositories)
-    wanted = maven.project(group, name).at_version(version).artifact(classifier[0] if classifier else "", "jar")
-    at_home = settings.repo_cache / wanted.component.path_prefix / jar_name(artifact)
-    if at_home.is_file():
-        with contextlib.suppress(MachineError, OSError):
-            copy = Path(shutil.copyfile(at_home, folder / at_home.name))
-            verify(copy, expected)
-            return copy
-    try:
-        return wanted.resolve()
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise  # the disk's; those of the network (requests) carry no errno
-        hint = "are you offline? run again when the network is back; a mirror goes into the [repositories] of ~/.config/jgo.conf"
-        raise fetch_error(artifact, str(error), hint) from error
-
-
-def fetch_error(what: str, output: str, hint: str) -> OSError | MachineError:
-    """What to raise when a downloader failed with `output`."""
-    if os.strerror(errno.ENOSPC) in output:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    reason = (output.strip().splitlines() or ["it gave no reason"])[-1].removeprefix("ERROR: ")
-    return MachineError(f"{what} could not be fetched: {reason}", hint)
-
-
 def remove_stale(making: Path, ours: str) -> None:
-    """Remove what dead makers left: a folder whose lock is free, or held by us (we hold that of `ours` and have no folder yet)."""
+    """Remove what dead makers left: their lock is free, or we hold it (that of `ours`, and have made nothing yet)."""
     for folder in making.glob("*~*"):
         key = folder.name.rpartition("~")[0]
         with (making / f"{key}.lock").open("a") as lock:
@@ -297,7 +184,7 @@ def try_lock(lock: IO[str]) -> bool:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes in all files below, as far as they stand still long enough to be asked."""
+    """Bytes in all files below. Files may come and go meanwhile."""
     total = 0
     for path, _, files in os.walk(folder):
         for file in files:

@@ -1,0 +1,84 @@
+# Every target sets up .venv first when that is needed (infra/setup.sh). GNU make 3.81 or newer, any POSIX sh.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+
+# Settings come from make's command line alone: WSL, for one, exports NAME=<the machine> to everything. They reach the recipes
+# unexpanded through the environment, where the shell treats them as data, whatever they hold.
+SETTINGS := NAME SUBMISSION SEED KEEP BACKEND REPEAT BUSY JOBS PYTHON
+take = $(if $(filter command,$(firstword $(origin $(1)))),$(value $(1)))
+$(foreach setting,$(SETTINGS),$(eval override $(setting) := $$(call take,$(setting))))
+export $(SETTINGS)
+
+labs := .venv/bin/labs
+is_on = $(filter-out 0 no off false,$($(1)))
+run_flags = $${SUBMISSION:+--submission="$$SUBMISSION"} $${SEED:+--seed="$$SEED"} $${BACKEND:+--backend="$$BACKEND"}
+
+.PHONY: help setup setup-dev tour lab hint load verify list new doctor test lint clean named named-new
+
+help: ## this page
+	@printf 'backend-labs: production incidents that you can run\n\n'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
+	@printf '\nSettings, such as `make lab NAME=cache-stampede SUBMISSION=solution`:\n'
+	@sed -n 's/^#: //p' Makefile
+	@printf '\nmake turns every failure into exit code 2; `.venv/bin/labs` tells FAIL 1, INCONCLUSIVE 2 and ERROR 3 apart.\n'
+#:   NAME        a lab, as `make list` shows it (new: topic/name)
+#:   SUBMISSION  starter, solution, wrong/<bug>, mine or a folder (default: mine, which is my/<lab>/)
+#:   SEED        repeat the random choices of an earlier run
+#:   KEEP=1      lab: leave everything up after the checks, and print the addresses
+#:   BACKEND     where it runs: embedded
+#:   REPEAT      verify: run each submission that often
+#:   BUSY=1      verify: keep every core busy meanwhile
+#:   JOBS        verify: labs side by side
+#:   PYTHON      the Python to make .venv with (default: the newest of 3.11 to 3.14)
+
+setup:
+	@sh infra/setup.sh kit
+
+setup-dev:
+	@sh infra/setup.sh dev
+
+tour: setup ## start here: see the kit in a minute
+	@$(labs) tour "$${NAME:-cache-stampede}"
+
+lab: named setup ## run your version of a lab and get its verdict
+	@$(labs) run --demonstrate $(run_flags) $(if $(call is_on,KEEP),--keep) "$$NAME"
+
+hint: named setup ## the next of a lab's three hints
+	@$(labs) hint "$$NAME"
+
+load: named setup ## keep a lab up and open Locust's own page on it
+	@$(labs) load $(run_flags) "$$NAME"
+
+verify: setup ## prove labs: starters fail, solutions pass, wrong answers are caught
+	@$(labs) verify $(if $(call is_on,BUSY),--busy) $${REPEAT:+--repeat="$$REPEAT"} $${JOBS:+--jobs="$$JOBS"} \
+	    $${SEED:+--seed="$$SEED"} $${BACKEND:+--backend="$$BACKEND"} $${SUBMISSION:+--only="$$SUBMISSION"} $${NAME:+"$$NAME"}
+
+list: setup ## the labs, and where you stand
+	@$(labs) list
+
+new: named-new setup ## write the template of a new lab, NAME=topic/name
+	@$(labs) new "$$NAME"
+
+doctor: setup ## look at this machine and the set-up
+	@$(labs) doctor
+
+test: setup-dev ## the kit's own tests
+	@.venv/bin/pytest -q
+
+lint: setup-dev ## ruff and mypy
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --quiet --check .
+	@.venv/bin/mypy
+
+clean: ## remove .venv, runs and caches; my/ and your progress stay
+	@rm -rf .venv .labs/runs .labs/verify .labs/setup.log .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find runner labs tests infra -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Before any set-up: a missing name is said at once.
+named:
+	@test -n "$$NAME" || { printf 'say which lab: make $(firstword $(filter lab hint load,$(MAKECMDGOALS))) NAME=<one of these>\n\n'; \
+	    for lab in labs/*/*/lab.toml; do lab=$${lab%/lab.toml}; printf '  %s\n' "$${lab##*/}"; done; exit 2; } >&2
+
+named-new:
+	@test -n "$$NAME" || { printf 'say what to call it: make new NAME=topic/name\n' >&2; exit 2; }

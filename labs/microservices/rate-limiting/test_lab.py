@@ -1,0 +1,146 @@
+"""Rate limiting: seven tenants, two replicas of which one's clock is three seconds ahead, and a Redis that hangs."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+
+from runner.checkers.rate import worst_window
+
+RATE = 10
+BURST = 10
+NAMES = ("polite", "greedy", "edges", "spoofer", "obedient-1", "obedient-2", "obedient-3")
+JUDGED_S = 6.5
+
+
+@dataclass
+class Rush:
+    """The run in its two phases: all is well, and Redis hangs."""
+
+    load: object
+    keys_without_ttl: tuple = ()
+    paused_ns: int = 0
+    resumed_ns: int = 0
+
+    @property
+    def calm(self):
+        """What was asked and answered before Redis hung."""
+        return self.load.history.between(None, self.paused_ns or None)
+
+    def in_outage(self, tenant):
+        """What a tenant asked while Redis hung, up to a second before it went on: the last ones may be answered after that by right."""
+        return self.load.history.where(lambda r: self.paused_ns < r.start_ns < self.resumed_ns - 1_000_000_000, tenant=tenant)
+
+
+@pytest.fixture(scope="module")
+def rush(lab):
+    """Seven tenants ask for 6.5 s; then Redis stands still until the polite one has asked 20 times more."""
+    keys = {name: f"key-{lab.random.randrange(10**9):09d}" for name in NAMES}
+    lab.skew("app-2", 3.0)
+    with lab.load(users=7, endless=True, plan={"keys": keys}) as load:
+        phases = Rush(load)
+        load.until(lambda: load.elapsed_s > JUDGED_S, "the calm phase")
+        store = lab.redis()
+        phases.keys_without_ttl = tuple(key for key in store.scan_iter(count=1000) if store.ttl(key) == -1)
+        lab.pause("redis")
+        phases.paused_ns = lab.mark("Redis hangs")
+        since = load.elapsed_s
+        load.until(lambda: load.elapsed_s > since + 3.5, "tenants during the outage")
+        phases.resumed_ns = lab.mark("Redis goes on")
+        lab.resume("redis")
+    return phases
+
+
+def test_the_contract_holds(rush, lab):
+    """GET /quote answers 200, or 429 with a Retry-After in whole seconds: at least 95% of the time while Redis is well.
+
+    Why: clients are refused in a way that they cannot understand, or not answered at all.
+    """
+    asked = rush.calm
+    lab.require(len(asked) >= 300, f"only {len(asked)} requests before Redis hung")
+    wrong = [r for r in asked if r.status != 200 and r.status != 429]
+    kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
+    lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were neither 200 nor 429: {kinds}", "other answers")
+
+
+def test_no_key_exceeds_its_rate_in_any_window(rush, lab):
+    """In no window of any length does a key get more than 10 requests, plus 10 for each second of it, plus 2 of tolerance.
+
+    Why: the count is per replica, per calendar window or not atomic, so there are moments at which more passes than the rate and burst allow.
+    """
+    worst = {}
+    for tenant, asked in rush.calm.by("tenant").items():
+        worst[tenant] = worst_window([(r.start_ns, r.end_ns) for r in asked if r.status == 200], RATE, BURST)
+    lab.require(rush.calm.latest_departure_s < 1.0, f"an arrival left {rush.calm.latest_departure_s:.1f} s late")
+    lab.require(len(rush.calm.where(tenant="greedy")) >= 300, "the greedy tenant hardly asked")
+    tenant = max((t for t in worst if worst[t]), key=lambda t: worst[t].excess, default=None)
+    lab.require(tenant, "no tenant was ever let through")
+    window = worst[tenant]
+    lab.at_most(window.excess, 2, f"{tenant}: {window.count} requests passed within {window.seconds:.3f} s", "requests above rate and burst")
+
+
+def test_a_polite_tenant_is_never_refused(rush, lab):
+    """A tenant that stays below its rate is let through: at most 10% of its requests are not.
+
+    Why: others' requests are counted against it.
+    """
+    asked = rush.calm.where(tenant="polite")
+    lab.require(len(asked) >= 30 and rush.calm.latest_departure_s < 0.5, f"the polite tenant asked {len(asked)} times, up to {asked.latest_departure_s:.1f} s late")
+    refused = [r for r in asked if r.status != 200]
+    lab.at_most(len(refused) / len(asked), 0.1, f"{len(refused)} of {len(asked)} requests at 8 a second were refused", "polite requests refused")
+
+
+def test_a_greedy_tenant_gets_its_share(rush, lab):
+    """A tenant that asks for more than its rate gets its rate: at least 70% of 10 a second and the burst.
+
+    Why: requests that were refused are charged too, so whoever hammers is never let in again.
+    """
+    asked = rush.calm.where(tenant="greedy")
+    lab.require(len(asked) >= 300, f"the greedy tenant asked only {len(asked)} times")
+    due = BURST + RATE * asked.duration_s
+    passed = sum(r.status == 200 for r in asked)
+    lab.at_most(1 - passed / due, 0.3, f"{passed} of {due:.0f} requests that it is entitled to passed", "part of its share withheld")
+
+
+def test_retry_after_tells_the_truth(rush, lab):
+    """Every 429 says in Retry-After how many seconds to wait, at most 2, and whoever waits is let in: 7 of 10 times or more.
+
+    Why: the header is missing, too short or far too long for what the limiter does.
+    """
+    refused = [r for r in rush.calm if r.status == 429]
+    lab.require(len(refused) >= 50, f"only {len(refused)} requests were refused")
+    waits = [r.headers.get("retry-after", "") for r in refused]
+    assert all(wait.isdigit() for wait in waits), f"{sum(not w.isdigit() for w in waits)} of {len(waits)} refusals have no Retry-After in whole seconds"
+    lab.at_most(max(map(int, waits)), 2, f"told to wait for {max(map(int, waits))} s at a rate of 10 a second", "longest Retry-After in s")
+    tries = [after for asked in rush.calm.by("tenant").values() for after in returns(asked.records)]
+    lab.require(len(tries) >= 6, f"only {len(tries)} clients came back after they had waited")
+    failed = sum(r.status != 200 for r in tries)
+    lab.at_most(failed / len(tries), 0.3, f"{failed} of {len(tries)} who waited as told were refused again", "waited in vain")
+
+
+def returns(asked):
+    """The requests of an obedient tenant that follow a refusal."""
+    return [later for earlier, later in zip(asked, asked[1:], strict=False) if earlier.status == 429 and later.context["tenant"].startswith("obedient")]
+
+
+def test_an_outage_of_redis_opens_and_closes_nothing(rush, lab):
+    """While Redis hangs, a polite tenant is served (at most 10% are not) and a greedy one gets at most 3 times its rate and burst.
+
+    Why: the limiter waits for Redis without a limit, or gives up limiting, when it has lost its memory.
+    """
+    polite, greedy = rush.in_outage("polite"), rush.in_outage("greedy")
+    lab.require(len(polite) >= 10 and len(greedy) >= 100, f"{len(polite)} polite and {len(greedy)} greedy requests met the outage")
+    unserved = [r for r in polite if r.status != 200 or r.end_ns > rush.resumed_ns]
+    lab.at_most(len(unserved) / len(polite), 0.1, f"{len(unserved)} of {len(polite)} polite requests were not served before Redis went on", "polite requests unserved")
+    passed = sum(r.status == 200 and r.end_ns < rush.resumed_ns for r in greedy)
+    due = BURST + RATE * (rush.resumed_ns - rush.paused_ns) / 1e9
+    lab.at_most(passed / due, 3, f"{passed} greedy requests passed, its rate and burst are {due:.0f}", "times its rate and burst")
+
+
+def test_no_limiter_key_lives_for_ever(rush, lab):
+    """Every key that the limiter leaves in Redis has an expiry.
+
+    Why: the bucket of a client that never comes back is kept for ever, and Redis fills up.
+    """
+    lab.require(rush.paused_ns, "the run did not get that far")
+    assert not rush.keys_without_ttl, f"{len(rush.keys_without_ttl)} keys without an expiry, such as {rush.keys_without_ttl[0]}"

@@ -1,0 +1,35 @@
+"""The order service behind the workers: holds each order's version. A write takes 20 ms or so, and fails for orders that are stuck."""
+
+import random
+
+from starlette.responses import JSONResponse
+
+from runner.peer import Peer
+
+peer = Peer(stuck=[])
+versions: dict[str, int] = {}
+draw = random.Random(peer.seed)
+
+
+@peer.route("PUT", "/orders/{order}")
+async def write_order(request, call):
+    body = await request.json()
+    call["order"], call["version"] = request.path_params["order"], body["version"]
+    await peer.sleep(draw.uniform(0.005, 0.035))
+    if call["order"] in peer.state["stuck"]:
+        return JSONResponse({"detail": "this order's shard is down"}, status_code=503)
+    now = versions.get(call["order"], 0)
+    if body.get("if_version", now) != now:
+        return JSONResponse({"version": now}, status_code=409)
+    versions[call["order"]] = body["version"]
+    call["applied"] = peer.count("applied")
+    return {"version": body["version"]}
+
+
+@peer.route("GET", "/orders/{order}")
+async def read_order(request, call):
+    call["order"] = request.path_params["order"]
+    return {"version": versions.get(call["order"], 0)}
+
+
+peer.run()

@@ -1,0 +1,30 @@
+# bug: sends everything to partition 0, so one worker does all the work
+"""Takes the events of orders and hands them to Kafka."""
+
+import json
+import os
+
+from fastapi import FastAPI
+from kafka import KafkaProducer
+from pydantic import BaseModel
+
+app = FastAPI()
+producer = KafkaProducer(bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"], acks="all", enable_idempotence=True)
+
+
+class Event(BaseModel):
+    version: int
+    type: str
+
+
+@app.post("/orders/{order}/events", status_code=202)
+def post_event(order: str, event: Event) -> dict:
+    value = json.dumps({"order": order, **event.model_dump()}).encode()
+    # One partition keeps the order of all. Answer when the broker has it.
+    producer.send("orders", partition=0, value=value).get(timeout=20)
+    return {"status": "accepted"}
+
+
+@app.get("/healthz")
+def healthz() -> dict:
+    return {"ok": True}

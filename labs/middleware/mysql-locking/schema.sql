@@ -1,0 +1,11 @@
+CREATE TABLE accounts (
+  id BIGINT NOT NULL PRIMARY KEY,
+  balance BIGINT NOT NULL
+) ENGINE = InnoDB;
+
+CREATE TABLE transfers (
+  id VARCHAR(64) NOT NULL PRIMARY KEY,
+  from_id BIGINT NOT NULL,
+  to_id BIGINT NOT NULL,
+  amount BIGINT NOT NULL
+) ENGINE = InnoDB;

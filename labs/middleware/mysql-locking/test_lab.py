@@ -1,0 +1,142 @@
+"""MySQL locking: thirty-two payers, four hot accounts, two replicas, a fraud service that takes its time, and one account locked from outside."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from runner.checkers.conserved import Transfer, check_totals, check_transfers
+from runner.checkers.intervals import peak_overlap
+
+BALANCE = 60_000  # cents
+DEADLOCKS = "SELECT count AS n FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'"
+
+
+@dataclass
+class Payday:
+    """What was there before, what happened, and what is there now."""
+
+    load: object
+    initial: dict
+    final: dict = field(default_factory=dict)
+    ledger: list = field(default_factory=list)
+    deadlocks: int = 0
+    calls: list = field(default_factory=list)
+    held: int = 0
+    done_while_held: int | None = None
+
+    def transfers(self):
+        outcomes = {200: "ok", 409: "fail"}
+        return [
+            Transfer(r.context["id"], r.context["from"], r.context["to"], r.context["amount"], outcomes.get(r.status, "unknown"))
+            for r in self.load.history
+        ]
+
+
+@pytest.fixture(scope="module")
+def payday(lab):
+    """1,200 transfers; meanwhile a session of the kit holds the row of one cold account until 150 other transfers are done."""
+    ids = lab.random.sample(range(1000, 100_000), 14)
+    hot, cold = ids[:4], ids[4:]
+    day = Payday(None, dict.fromkeys(ids, BALANCE), held=cold[0])
+    fraud = lab.peer("fraud")
+    with lab.mysql() as watch, watch.cursor() as cursor, lab.mysql() as holder, holder.cursor() as hold:
+
+        def ask(query):
+            cursor.execute(query)
+            return cursor.fetchall()
+
+        def done():
+            return ask("SELECT COUNT(*) AS n FROM transfers")[0]["n"]
+
+        cursor.executemany("INSERT INTO accounts VALUES (%s, %s)", [(i, BALANCE) for i in ids])
+        before = ask(DEADLOCKS)[0]["n"]
+        with lab.load(users=32, at_most_s=12, plan={"hot": hot, "cold": cold}) as day.load:
+            day.load.until(lambda: done() >= 100, "100 transfers")
+            holder.begin()
+            hold.execute("SELECT balance FROM accounts WHERE id = %s FOR UPDATE", (day.held,))
+            held_ns = lab.mark(f"the kit locks account {day.held}")
+            day.load.until(lambda: wants(fraud.calls(), day.held, held_ns), "a transfer that wants the locked account", at_most_s=4)
+            so_far, since = done(), day.load.elapsed_s
+            day.load.until(lambda: done() >= so_far + 150 or day.load.elapsed_s > since + 5, "other transfers")
+            day.done_while_held = done() - so_far
+            holder.rollback()
+            lab.mark("and lets it go")
+        holder.rollback()
+        day.final = {row["id"]: row["balance"] for row in ask("SELECT id, balance FROM accounts")}
+        day.ledger = [row["id"] for row in ask("SELECT id FROM transfers")]
+        day.deadlocks = ask(DEADLOCKS)[0]["n"] - before
+    day.calls = fraud.calls()
+    return day
+
+
+def wants(calls, account, since_ns):
+    return any(c["end_ns"] and c["start_ns"] > since_ns and account in c["accounts"] for c in calls)
+
+
+def test_the_contract_holds(payday, lab):
+    """POST /transfers answers 200 when the money has moved and 409 when the sender has too little: at least 97% of the time.
+
+    Why: payers get errors that are the service's own affair.
+    """
+    asked = payday.load.history
+    lab.require(len(asked) >= 100, f"only {len(asked)} transfers were asked for")
+    wrong = [r for r in asked if r.status not in (200, 409)]
+    kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
+    moved = sum(r.status == 200 for r in asked)
+    assert moved >= len(asked) / 4, f"only {moved} of {len(asked)} transfers were done"
+    lab.at_most(len(wrong) / len(asked), 0.03, f"{len(wrong)} of {len(asked)} answers were neither 200 nor 409: {kinds}", "other answers")
+
+
+def test_money_is_conserved(payday, lab):
+    """The sum of all balances is what it was, and no balance is negative.
+
+    Why: a balance was computed from a value that another transfer had changed in the meantime, or was not checked at all.
+    """
+    lab.require(len(payday.ledger) >= 100, f"only {len(payday.ledger)} transfers were done")
+    violations = check_totals(payday.initial, payday.final)
+    assert not violations, "\n".join(map(str, violations[:3]))
+
+
+def test_a_transfer_counts_once(payday, lab):
+    """Balances and the table `transfers` show every acknowledged transfer exactly once, and no refused one.
+
+    Why: a client's second try moves the money again, or a part of a transaction was done without the rest.
+    """
+    again = Counter(r.context["id"] for r in payday.load.history if r.status == 200)
+    lab.require(sum(n > 1 for n in again.values()) >= 5, "hardly any transfer was sent twice")
+    books = check_transfers(payday.initial, payday.final, payday.transfers(), ledger=payday.ledger)
+    assert not books.violations, "\n".join(map(str, books.violations[:3]))
+
+
+def test_deadlocks_are_rare(payday, lab):
+    """InnoDB finds at most one deadlock per 100 transfers.
+
+    Why: two transfers take the same two rows in opposite order, and each waits for what the other holds.
+    """
+    done = len(payday.ledger)
+    lab.require(done >= 100, f"only {done} transfers were done")
+    lab.at_most(100 * payday.deadlocks / done, 1, f"{payday.deadlocks} deadlocks in {done} transfers", "deadlocks per 100 transfers")
+
+
+def test_no_lock_is_held_across_the_fraud_check(payday, lab):
+    """While one transfer of an account is at the fraud service, others of the same account get there too: 4 at once at the least.
+
+    Why: a row lock is held while the fraud service thinks, so a hot account moves ten times a second at most.
+    """
+    lab.require(len(payday.calls) >= 100, f"the fraud service was asked only {len(payday.calls)} times")
+    peaks = {
+        account: peak_overlap((c["start_ns"], c["end_ns"]) for c in payday.calls if c["end_ns"] and account in c["accounts"])
+        for account in payday.initial
+    }
+    account = max(peaks, key=peaks.get)
+    lab.at_least(peaks[account], 4, f"never more than {peaks[account]} transfers of one account were being checked", "checks of one account at once")
+
+
+def test_one_locked_account_stops_nobody_else(payday, lab):
+    """While one account's row is locked from outside, at least 60 transfers between other accounts are done.
+
+    Why: transfers wait for a lock that is wider than the two rows they need.
+    """
+    lab.require(payday.done_while_held is not None, f"the load ended before {payday.load.missed}")
+    lab.at_least(payday.done_while_held, 60, f"{payday.done_while_held} transfers were done while one account was locked", "transfers past a locked account")

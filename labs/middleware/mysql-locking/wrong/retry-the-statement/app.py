@@ -1,0 +1,81 @@
+# bug: after a deadlock runs only the last statement again, though MySQL rolled the whole transaction back
+"""Moves money between accounts, after asking the fraud service."""
+
+import os
+import threading
+from urllib.parse import urlsplit
+
+import httpx
+import pymysql
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel, Field
+from pymysql.constants import ER
+
+app = FastAPI()
+url = urlsplit(os.environ["MYSQL_URL"])
+fraud = httpx.Client(base_url=os.environ["FRAUD_URL"], timeout=5)
+local = threading.local()
+
+
+class Transfer(BaseModel):
+    id: str
+    source: int = Field(alias="from")
+    target: int = Field(alias="to")
+    amount: int = Field(gt=0)
+
+
+def connect() -> pymysql.Connection:
+    """This thread's connection."""
+    if not hasattr(local, "connection"):
+        local.connection = pymysql.connect(
+            host=url.hostname, port=url.port, user=url.username, password=url.password, database=url.path.lstrip("/")
+        )
+    return local.connection
+
+
+@app.post("/transfers")
+def transfer_money(transfer: Transfer) -> dict:
+    fraud.post("/checks", json=transfer.model_dump(by_alias=True)).raise_for_status()
+    connection = connect()
+    try:
+        with connection.cursor() as cursor:
+            done = move(cursor, transfer)
+        connection.commit()
+    except pymysql.MySQLError as error:
+        connection.rollback()
+        if error.args[0] != ER.DUP_ENTRY:
+            raise
+        done = True  # by an earlier try
+    if done:
+        return {"status": "done"}
+    raise HTTPException(409, "insufficient funds")
+
+
+def move(cursor: pymysql.cursors.Cursor, transfer: Transfer) -> bool:
+    """One transaction's statements; False when the sender has too little, and then nothing has changed."""
+    cursor.execute("INSERT INTO transfers VALUES (%s, %s, %s, %s)", (transfer.id, transfer.source, transfer.target, transfer.amount))
+    cursor.execute("SELECT id, balance FROM accounts WHERE id IN (%s, %s)", (transfer.source, transfer.target))
+    if dict(cursor.fetchall())[transfer.source] < transfer.amount:
+        cursor.connection.rollback()
+        return False
+    take = "UPDATE accounts SET balance = balance - %s WHERE id = %s AND balance >= %s"
+    if not execute(cursor, take, (transfer.amount, transfer.source, transfer.amount)):
+        cursor.connection.rollback()
+        return False
+    execute(cursor, "UPDATE accounts SET balance = balance + %s WHERE id = %s", (transfer.amount, transfer.target))
+    return True
+
+
+def execute(cursor: pymysql.cursors.Cursor, statement: str, values: tuple) -> int:
+    """Run a statement, again and again while MySQL reports a deadlock; how many rows it changed."""
+    while True:
+        try:
+            return cursor.execute(statement, values)
+        except pymysql.MySQLError as error:
+            if error.args[0] not in (ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT):
+                raise
+
+
+@app.get("/healthz")
+def healthz() -> dict:
+    return {"ok": True}
