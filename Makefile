@@ -67,7 +67,7 @@ test: setup-dev ## the kit's own tests
 	@.venv/bin/pytest -q
 
 lint: setup-dev ## ruff and mypy
-	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff check --quiet --output-format concise .
 	@.venv/bin/ruff format --quiet --check .
 	@.venv/bin/mypy
 

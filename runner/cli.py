@@ -58,6 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("name", help="the lab, as `labs list` shows it")
     add_run_options(run)
     run.add_argument("--keep", action="store_true", help="leave everything up after the checks, until Ctrl-C, and print the addresses")
+    run.add_argument("--brief", action="store_true", help="no advice on what to do next")
+    run.add_argument("--run-folder", type=Path, metavar="FOLDER", help="where report, history and logs go (default: .labs/runs/<time>-<lab>)")
     run.add_argument("--demonstrate", action="store_true", help="exit 0 when the untouched starter FAILs: that is the incident")
 
     listing = add("list", list_labs, "List the labs by stage and topic, and where you stand.")
@@ -99,10 +101,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_lab(arguments: argparse.Namespace) -> int:
     """`labs run`."""
-    from runner.judge import judge_submission
+    from runner.judge import Order, judge_submission
 
     return judge_submission(
-        arguments.name, arguments.submission, seed=arguments.seed, keep=arguments.keep, demonstrate=arguments.demonstrate
+        Order(
+            arguments.name,
+            arguments.submission,
+            arguments.seed,
+            arguments.run_folder,
+            is_kept=arguments.keep,
+            is_brief=arguments.brief,
+            is_demonstration=arguments.demonstrate,
+        )
     )
 
 

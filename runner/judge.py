@@ -3,6 +3,7 @@
 import filecmp
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,19 @@ from runner.lab import Lab, Submission, copy_starter, find_lab, resolve_submissi
 from runner.progress import record_state
 from runner.report import Report, new_run_folder, print_verdict
 from runner.verdict import Outcome
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `labs run` was asked for."""
+
+    name: str
+    submission: str | None = None
+    seed: int | None = None
+    run_folder: Path | None = None
+    is_kept: bool = False
+    is_brief: bool = False
+    is_demonstration: bool = False
 
 
 class Listener:
@@ -44,17 +58,17 @@ class Listener:
         return (yield)
 
 
-def judge_submission(name: str, text: str | None, *, seed: int | None, keep: bool, demonstrate: bool) -> int:
+def judge_submission(order: Order) -> int:
     """Run and print; the exit code is the verdict's."""
-    lab = find_lab(name)
-    is_first = text in (None, "mine") and copy_starter(lab)
-    submission = resolve_submission(lab, text)
+    lab = find_lab(order.name)
+    is_first = order.submission in (None, "mine") and copy_starter(lab)
+    submission = resolve_submission(lab, order.submission)
     print(f"{lab.name}: {lab.title}. Judging {shown_path(submission.path)} with {', '.join(lab.services) or 'no server'}.", flush=True)
     if is_first:
         print(f"{shown_path(submission.path)}/ is new: a copy of the starter, yours to edit. The incident is in {shown_path(lab.folder)}/README.md.")
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # other packages' plugins would cost a learner 0.1 s a run
     listener = Listener()
-    code = pytest.main(pytest_arguments(lab, submission, seed, keep=keep), plugins=[listener])
+    code = pytest.main(pytest_arguments(lab, submission, order), plugins=[listener])
     if not listener.reports:
         if code == pytest.ExitCode.INTERRUPTED or int(code) == Outcome.ERROR and not listener.problems:
             raise KeyboardInterrupt
@@ -65,19 +79,20 @@ def judge_submission(name: str, text: str | None, *, seed: int | None, keep: boo
     is_untouched = submission.kind == "mine" and is_same_tree(submission.path, lab.folder / "starter")
     if submission.kind == "mine" and not is_untouched and report.verdict.outcome in (Outcome.PASS, Outcome.FAIL):
         record_state(lab.name, "passed" if report.verdict.outcome is Outcome.PASS else "failed")
-    print_next(lab, submission, report, is_untouched=is_untouched)
-    if demonstrate and is_untouched and report.verdict.outcome is Outcome.FAIL:
+    if not order.is_brief:
+        print_next(lab, submission, report, is_untouched=is_untouched)
+    if order.is_demonstration and is_untouched and report.verdict.outcome is Outcome.FAIL:
         return 0
     return int(report.verdict.outcome)
 
 
-def pytest_arguments(lab: Lab, submission: Submission, seed: int | None, *, keep: bool) -> list[str]:
+def pytest_arguments(lab: Lab, submission: Submission, order: Order) -> list[str]:
     """The command line that plain pytest would take for the same run, without its terminal output."""
-    folder = new_run_folder(lab.name)
+    folder = (order.run_folder or new_run_folder(lab.name)).absolute()
     arguments = [str(lab.folder / "test_lab.py"), f"--submission={submission.path if submission.kind == 'path' else submission.name}", f"--run-folder={folder}", "--narrate"]
     arguments += [f"--junitxml={folder / 'junit.xml'}", "--import-mode=importlib", f"--rootdir={find_root()}", "-c", str(find_root() / "pyproject.toml")]
     arguments += ["-o", "addopts=", "-o", "filterwarnings=", "-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "labs"]
-    arguments += [f"--seed={seed}"] * (seed is not None) + ["--keep"] * keep
+    arguments += [f"--seed={order.seed}"] * (order.seed is not None) + ["--keep"] * order.is_kept
     return arguments
 
 

@@ -50,6 +50,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
     try:
         run.start()
         yield run
+        run.save_ledgers()
         if config.getoption("--keep"):
             judge.hold(run)
     finally:

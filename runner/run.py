@@ -1,5 +1,7 @@
 """One run of one submission of one lab: what it starts, what a scenario and its checks may ask of it, and its end."""
 
+import contextlib
+import json
 import random
 import sys
 import tempfile
@@ -38,17 +40,18 @@ class Run:
         self.is_narrated = False
         self._idle: LoadProcess | None = None
 
-    def start(self) -> None:
+    def start(self, *, with_load: bool = True) -> None:
         """Start services, peers, the app and the load generator, side by side where they do not need each other."""
-        self._children = Children()
+        self.children = Children()
         self._data = Path(tempfile.mkdtemp(prefix="labs-"))
-        self._children.own(self._data)
-        self.stack = EmbeddedStack(self._children, self._data, self.folder, Cache())
+        self.children.own(self._data)
+        self.stack = EmbeddedStack(self.children, self._data, self.folder, Cache())
         self.app = App(self.stack, self.lab, self.submission)
         self.app.start_peers(self.seed)
         self.app.service_env = self._start_services()
         self.app.start()
-        self._idle = LoadProcess(self._children, "load", self.folder / "load.log")
+        if with_load:
+            self._idle = LoadProcess(self.children, "load", self.folder / "load.log")
         self.app.await_peers()
         self.app.await_ready()
         self.mark("app ready")
@@ -63,12 +66,18 @@ class Run:
             env |= SERVICES[name].app_env(address, password)
         return env
 
+    def save_ledgers(self) -> None:
+        """Write what each peer saw beside the history, as `<peer>-calls.json`."""
+        for name, peer in self.app.peers.items():
+            with contextlib.suppress(OSError, LabError):  # a peer that a fault has ended has nothing to tell
+                (self.folder / f"{name}-calls.json").write_text(json.dumps(peer.calls()))
+
     def stop(self) -> None:
         """End everything. Safe to call after a failed `start`."""
         if hasattr(self, "stack"):
             self.stack.stop()
         elif hasattr(self, "_children"):
-            self._children.close()
+            self.children.close()
 
     # What a scenario does.
 
@@ -89,7 +98,7 @@ class Run:
         number = len(self.loads) + 1
         worker, self._idle = self._idle, None
         if worker is None:
-            worker = LoadProcess(self._children, f"load-{number}", self.folder / f"load-{number}.log")
+            worker = LoadProcess(self.children, f"load-{number}", self.folder / f"load-{number}.log")
         start = {
             "locustfile": str(self.lab.folder / "locustfile.py"),
             "history": str(self.folder / ("history.jsonl" if number == 1 else f"history-{number}.jsonl")),

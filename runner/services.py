@@ -170,7 +170,7 @@ def run_script(address: Address, script: str) -> None:
 
 
 def load_kafka() -> Any:
-    """The kafka-python package. On Python 3.11 and 3.12 its import raises a DeprecationWarning, which is an error in a strict test run."""
+    """The kafka-python package, without the DeprecationWarning of its import, which would be an error in a strict test run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import kafka
@@ -219,7 +219,8 @@ def topic_ends(address: Address, topic: str) -> dict[int, int]:
             raise LabError(
                 f"there is no Kafka topic {topic!r}", hint=f"there are {', '.join(sorted(admin.list_topics())) or 'none'}"
             )
-        latest = {kafka.TopicPartition(topic, partition["partition_index"]): kafka.OffsetSpec.LATEST for partition in found["partitions"]}
+        partitions = [kafka.TopicPartition(topic, partition["partition_index"]) for partition in found["partitions"]]
+        latest = dict.fromkeys(partitions, kafka.OffsetSpec.LATEST)
         return {at.partition: seen.offset for at, seen in sorted(admin.list_partition_offsets(latest).items())}
 
 

@@ -1,3 +1,5 @@
+"""A real broker of the embedded backend: what it promises to a lab, and how it is prepared."""
+
 import contextlib
 import os
 import re
@@ -11,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from runner.children import Children, Process, clean_environment
-from runner.errors import LabError
-from runner.services import SERVICES, group_offsets, load_kafka, read_topic, topic_ends
+from runner.errors import LabError, MachineError
+from runner.services import SERVICES, connect_kafka, group_offsets, load_kafka, read_topic, topic_ends
 from runner.stack import Address, embedded_kafka
 from runner.stack.embedded import EmbeddedStack
 from runner.stack.embedded_kafka import KafkaServer, Programs, find_made, find_programs
@@ -46,13 +48,16 @@ class Broker:
 
     @property
     def address(self) -> Address:
+        """Where it listens."""
         return self.stack.address("kafka")
 
     @property
     def place(self) -> str:
+        """The same, as the app is told."""
         return SERVICES["kafka"].app_env(self.address, "")["KAFKA_BOOTSTRAP_SERVERS"]
 
     def make_topics(self, schema: str) -> None:
+        """As a run does."""
         SERVICES["kafka"].prepare(self.address, "", schema)
 
     def produce(self, topic: str, count: int) -> list[tuple[int, int]]:
@@ -62,6 +67,7 @@ class Broker:
         return [(record.partition, record.offset) for record in sent]
 
     def spawn_member(self, name: str) -> Process:
+        """A consumer of the group `fulfil`, which prints how many partitions it has."""
         argv = [sys.executable, "-c", MEMBER, self.place]
         return self.children.spawn(name, argv, env=clean_environment(self.data), cwd=self.data, log=self.logs / f"{name}.log")
 
@@ -131,8 +137,11 @@ def test_no_topic_comes_to_be_by_itself_or_goes(shared: Broker) -> None:
     with pytest.raises(LabError, match="no Kafka topic 'unheard-of'") as caught:
         topic_ends(shared.address, "unheard-of")
     assert "stays" in caught.value.hint
-    with kafka.KafkaProducer(bootstrap_servers=shared.place, max_block_ms=500) as producer, pytest.raises(Exception, match=r"metadata|Unknown"):
-        producer.send("unheard-of", b"x").get(timeout=10)
+    producer = kafka.KafkaProducer(bootstrap_servers=shared.place, max_block_ms=500)
+    with producer, pytest.raises(kafka.errors.KafkaTimeoutError, match="metadata"):
+        producer.send("unheard-of", b"x")
+    with connect_kafka(shared.address) as admin, pytest.raises(kafka.errors.TopicDeletionDisabledError):
+        admin.delete_topics(["stays"])
 
 
 @pytest.mark.parametrize("line", ["orders", "orders six", "orders 6 retention.ms"])
@@ -185,10 +194,13 @@ def test_two_brokers_side_by_side_never_meet(shared: Broker, broker: Broker) -> 
     broker.make_topics("only-here 1")
     with pytest.raises(LabError):
         topic_ends(shared.address, "only-here")
-    meta, settings = ([(b.data / "kafka" / file).read_text() for b in (shared, broker)] for file in ("data/meta.properties", "server.properties"))
-    for key, files in {"cluster.id": meta, "directory.id": meta, "controller.quorum.voters": settings, "log.dirs": settings}.items():
-        values = {re.search(rf"^{key}=(.*)$", text, re.M)[1] for text in files}  # type: ignore[index]
-        assert len(values) == 2, key
+    own = {"data/meta.properties": ("cluster.id", "directory.id"), "server.properties": ("controller.quorum.voters", "listeners")}
+    for file, keys in own.items():
+        texts = [(one.data / "kafka" / file).read_text() for one in (shared, broker)]
+        for key in keys:
+            ours, theirs = (re.findall(rf"^{key}=(.+)$", text, re.MULTILINE) for text in texts)
+            assert (len(ours), len(theirs)) == (1, 1)
+            assert ours != theirs
 
 
 @pytest.fixture(scope="module")
@@ -210,10 +222,13 @@ def test_the_jvm_takes_the_aot_cache_as_it_is(programs: Programs, tmp_path: Path
 def test_without_an_aot_cache_it_goes_on_and_says_so(
     programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(embedded_kafka, "JAVA_TRAIN", "-XX:NoSuchOption={aot}")
+    def fail(*_: object) -> None:
+        raise MachineError("no broker today")
+
+    monkeypatch.setattr(embedded_kafka, "await_answer", fail)
     embedded_kafka.make(programs, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["template"]
-    assert "slower" in capsys.readouterr().err
+    assert re.search(r"start 2 s slower.*no broker today", capsys.readouterr().err)
 
 
 def test_a_restart_uses_what_is_there(programs: Programs, tmp_path: Path) -> None:

@@ -43,14 +43,15 @@ class EmbeddedStack:
 
     def start_services(self, names: Sequence[str]) -> None:
         """Start real servers side by side and return when each has answered a real operation."""
+        for name in names:
+            if name not in SERVERS:
+                raise LabError(f"no service is called {name!r}", hint=f"the embedded backend has {', '.join(SERVERS)}")
+            SERVERS[name]().fetch(self._cache)  # one after the other, and here: Ctrl-C reaches only this thread
         with ThreadPoolExecutor(max_workers=max(len(names), 1)) as pool:
             list(pool.map(self._start_service, names))
 
     def _start_service(self, name: str) -> None:
-        if name not in SERVERS:
-            raise LabError(f"no service is called {name!r}", hint=f"the embedded backend has {', '.join(SERVERS)}")
         server = SERVERS[name]()
-        server.fetch(self._cache)
         address = Address(HOST, self.free_port(), "root" if name == "mysql" else "", token_urlsafe(18))
         folder = self._data / name
         folder.mkdir()
@@ -160,6 +161,17 @@ class EmbeddedStack:
         if name not in self._processes:
             raise LabError(f"nothing called {name!r} runs here", hint=f"there are {', '.join(sorted(self._processes))}")
         return self._processes[name]
+
+
+def is_port_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
 
 
 def tail_of(log: Path, lines: int = 12) -> str:

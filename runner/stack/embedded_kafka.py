@@ -5,6 +5,8 @@ import hashlib
 import shutil
 import signal
 import socket
+import sys
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,8 +47,6 @@ JAVA_OPTIONS = (
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
     "--sun-misc-unsafe-memory-access=allow",  # Kafka unmaps its index files this way; Java 25 would warn in the log
 )
-JAVA_TRAIN = "-XX:AOTCacheOutput={aot}"
-JAVA_TRAINED = "-XX:AOTCache={aot}"
 SETTINGS = """\
 process.roles=broker,controller
 node.id=1
@@ -56,6 +56,7 @@ controller.listener.names=CONTROLLER
 auto.create.topics.enable=false
 delete.topic.enable=false
 group.initial.rebalance.delay.ms=0
+group.coordinator.append.linger.ms=0
 group.min.session.timeout.ms=1000
 offsets.topic.num.partitions=1
 offsets.topic.replication.factor=1
@@ -72,7 +73,7 @@ metric.reporters=
 num.network.threads=2
 num.io.threads=4
 """
-CONTROLLER_HOST = "127.0.0.2"
+SECOND_LOOPBACK = "127.0.0.2"
 MAKE_WITHIN_S = 120.0
 
 
@@ -90,8 +91,8 @@ class Programs:
 
     @property
     def key(self) -> str:
-        """Changes with all that the JVM compares before it takes an AOT cache: its options, and the jars' names, sizes and times."""
-        files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in (self.java, *self.jars)]
+        """Changes with all that the JVM compares before it takes an AOT cache: its options, the files' paths, sizes and times."""
+        files = [(str(file), file.stat().st_size, int(file.stat().st_mtime)) for file in (self.java, *self.jars)]
         return hashlib.sha256(repr((files, JAVA_OPTIONS, SETTINGS)).encode()).hexdigest()[:12]
 
 
@@ -109,7 +110,7 @@ class KafkaServer:
         if not (folder / "server.properties").exists():
             lay_out(made / "template", folder, address)
         aot = made / "kafka.aot"
-        options = [JAVA_TRAINED.format(aot=aot)] if aot.exists() else []
+        options = [f"-XX:AOTCache={aot}"] if aot.exists() else []
         return Launch(programs.command("kafka.Kafka", folder / "tmp", [str(folder / "server.properties")], options))
 
 
@@ -131,16 +132,18 @@ def find_made(cache: Cache, programs: Programs) -> Path:
 
 
 def make(programs: Programs, folder: Path) -> None:
-    """Format a data folder with Kafka's own tool, and start a broker once to train the AOT cache."""
+    """Format a data folder with Kafka's own tool, then run a broker on it once to train the AOT cache."""
     say("preparing Kafka for fast starts, once (about 15 s)")
     work = folder / "work"
     work.mkdir()
-    children = Children()  # the guard ends them when we are killed meanwhile
+    address = Address("127.0.0.1", free_port("127.0.0.1"))
+    write_settings(work, address)
+    children = Children()  # its guard ends the JVM when we are killed meanwhile
     try:
-        format_template(children, programs, work)
+        format_data(children, programs, work)
         shutil.copytree(work / "data", folder / "template")
         try:
-            train(children, programs, work, folder / "kafka.aot")
+            train(children, programs, work, address, folder / "kafka.aot")
         except Exception as error:  # noqa: BLE001 - a slower start is no reason to have no Kafka
             (folder / "kafka.aot").unlink(missing_ok=True)
             say(f"Kafka will start 2 s slower: its AOT cache could not be made ({error})")
@@ -149,57 +152,55 @@ def make(programs: Programs, folder: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def format_template(children: Children, programs: Programs, work: Path) -> None:
-    """`kafka.tools.StorageTool format` of `work/data`. Raises MachineError with what it printed."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    write_settings(work, Address("127.0.0.1", port))
-    arguments = ["format", "--cluster-id", new_id(), "--config", str(work / "server.properties")]
+def format_data(children: Children, programs: Programs, work: Path) -> None:
+    """Make `work/data` a formatted data folder. Raises MachineError with what the tool printed."""
     log = work / "format.log"
+    arguments = ["format", "--cluster-id", new_id(), "--config", str(work / "server.properties")]
     argv = programs.command("kafka.tools.StorageTool", work, arguments)
     process = children.spawn("kafka-format", argv, env=clean_environment(work), cwd=work, log=log)
     if process.wait(MAKE_WITHIN_S) != 0:
         raise MachineError(f"Kafka's data folder could not be formatted\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def train(children: Children, programs: Programs, work: Path, aot: Path) -> None:
-    """Run a broker, use it, and end it cleanly: the JVM then writes the AOT cache (JEP 514, JDK 25). Raises on any trouble."""
-    listeners = (work / "server.properties").read_text().split("listeners=APP://127.0.0.1:")[1]
-    address = Address("127.0.0.1", int(listeners.split(",")[0]))
-    argv = programs.command("kafka.Kafka", work, [str(work / "server.properties")], [JAVA_TRAIN.format(aot=aot)])
+def train(children: Children, programs: Programs, work: Path, address: Address, aot: Path) -> None:
+    """Start a broker, use it, end it cleanly: the JVM then writes the AOT cache (JEP 514). Raises whatever goes wrong."""
     log = work / "train.log"
+    argv = programs.command("kafka.Kafka", work, [str(work / "server.properties")], [f"-XX:AOTCacheOutput={aot}"])
     process = children.spawn("kafka-train", argv, env=clean_environment(work), cwd=work, log=log)
     await_answer(process, address)
-    SERVICES["kafka"].prepare(address, "", "train 6")
     use_broker(address)
     process.signal(signal.SIGTERM)
     code = process.wait(MAKE_WITHIN_S)
     if not aot.exists():
-        raise MachineError(f"the JVM wrote none (exit code {code}): {log.read_text(errors='replace')[-300:]}")
+        raise MachineError(f"the JVM wrote none, exit code {code}: {log.read_text(errors='replace')[-300:].strip()}")
 
 
 def use_broker(address: Address) -> None:
     """What an app does first, so that the cache holds it: produce, join a group, consume, commit."""
     kafka = load_kafka()
+    SERVICES["kafka"].prepare(address, "", "train 6")
     place = f"{address.host}:{address.port}"
     with kafka.KafkaProducer(bootstrap_servers=place) as producer:
         for number in range(100):
             producer.send("train", b"value", key=b"%d" % number).get(timeout=30)
-    with kafka.KafkaConsumer("train", bootstrap_servers=place, group_id="train", auto_offset_reset="earliest", consumer_timeout_ms=30_000) as consumer:
+    with kafka.KafkaConsumer(
+        "train", bootstrap_servers=place, group_id="train", auto_offset_reset="earliest", consumer_timeout_ms=30_000
+    ) as consumer:
         for _ in zip(range(100), consumer, strict=False):
             pass
         consumer.commit()
 
 
 def await_answer(process: Process, address: Address) -> None:
-    """Return when the broker answers. Raises MachineError when it ends instead."""
-    while process.wait(0.05) is None:
+    """Return when the broker answers. Raises MachineError when it ends instead, or never does."""
+    deadline = time.monotonic() + MAKE_WITHIN_S
+    while process.wait(0.05) is None and time.monotonic() < deadline:
         try:
             SERVICES["kafka"].probe(address)
         except Exception:  # noqa: BLE001, S112 - whatever the client raises until there is a broker
             continue
         return
-    raise MachineError(f"the broker ended as it started (exit code {process.exit_code})")
+    raise MachineError(f"the broker did not answer (exit code {process.exit_code})")
 
 
 def lay_out(template: Path, folder: Path, address: Address) -> None:
@@ -214,8 +215,10 @@ def lay_out(template: Path, folder: Path, address: Address) -> None:
 
 
 def write_settings(folder: Path, address: Address) -> None:
-    """Write `server.properties` for a broker at `address`, with its data under `folder`."""
-    controller = ":".join(map(str, choose_controller(address)))
+    """Write `server.properties` for a broker at `address` that keeps its data under `folder`."""
+    # On a second loopback address no client's outgoing connection takes the port while the broker is down. macOS has none.
+    host = SECOND_LOOPBACK if sys.platform.startswith("linux") else address.host
+    controller = f"{host}:{free_port(host)}"
     places = {
         "controller.quorum.voters": f"1@{controller}",
         "listeners": f"APP://{address.host}:{address.port},CONTROLLER://{controller}",
@@ -224,18 +227,11 @@ def write_settings(folder: Path, address: Address) -> None:
     (folder / "server.properties").write_text(SETTINGS + "".join(f"{key}={value}\n" for key, value in places.items()))
 
 
-def choose_controller(address: Address) -> tuple[str, int]:
-    """Where the controller listens: a free port of a second loopback address, where no client's outgoing connection takes it during a restart.
-
-    macOS has no second one; there it is a free port of the first.
-    """
-    for host in (CONTROLLER_HOST, address.host):
-        try:
-            with socket.create_server((host, 0)) as free:
-                return host, free.getsockname()[1]
-        except OSError:
-            continue
-    raise MachineError(f"no port is free on {address.host} for Kafka's controller")
+def free_port(host: str) -> int:
+    """A port that is free now; the OS chooses it."""
+    with socket.create_server((host, 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
 
 
 def new_id() -> str:

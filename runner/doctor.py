@@ -1,0 +1,83 @@
+"""`labs doctor`: looks at the machine and the set-up, and clears what a killed run may have left."""
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from runner.checkout import find_root
+from runner.stack.provision import Cache
+
+PREFIX = "labs-"
+LEAST_FREE_BYTES = 1 << 30
+
+
+def examine(*, fix: bool) -> int:
+    """Print what was found; 0 when nothing is wrong, or all that was wrong has been removed; 1 otherwise."""
+    root, cache = find_root(), Cache()
+    print(f"python     {sys.version.split()[0]} ({sys.executable})")
+    print(f"checkout   {root}")
+    print(f"cache      {cache.root} ({size_of(cache.root) / 1e6:.0f} MB)")
+    free = shutil.disk_usage(root).free
+    print(f"disk       {free / 1e9:.1f} GB free" + ("   LITTLE: Kafka alone needs 0.3 GB" if free < LEAST_FREE_BYTES else ""))
+    print(f"cores      {os.cpu_count()}, {psutil.virtual_memory().available / 1e9:.1f} GB of memory available")
+    if not sys.platform.startswith("linux"):
+        print("guard      without Linux's subreaper a process that forks twice can outlive a killed run: this command finds it")
+    folders, processes = list(orphaned_folders()), list(orphaned_processes())
+    for process in processes:
+        print(f"left over  process {process.pid}: {' '.join(process.cmdline())[:100]}")
+    for folder in folders:
+        print(f"left over  folder {folder}")
+    if not folders and not processes:
+        print("left over  nothing")
+        return 0
+    if not fix:
+        print("\nnext: `labs doctor --fix` (or `make doctor FIX=1`) removes what is left over")
+        return 1
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=5)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    print("\nremoved")
+    return 0
+
+
+def orphaned_processes() -> Iterator[psutil.Process]:
+    """Processes of a run whose guard is gone: their HOME is a run's temporary folder, and no guard is among their ancestors."""
+    prefix = os.path.join(tempfile.gettempdir(), PREFIX)  # noqa: PTH118 - compared as text
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("HOME", "").startswith(prefix) and not any(is_guard(parent) for parent in process.parents()):
+                yield process
+
+
+def orphaned_folders() -> Iterator[Path]:
+    """Temporary folders of runs that no living process calls its home."""
+    homes = set()
+    guards = False
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            guards = guards or is_guard(process)
+            homes.add(process.environ().get("HOME", ""))
+    if guards:
+        return  # a run is under way: which folder is its own cannot be told from here
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if folder.is_dir() and folder.stat().st_uid == os.getuid() and not any(home.startswith(str(folder)) for home in homes):
+            yield folder
+
+
+def is_guard(process: psutil.Process) -> bool:
+    """Whether a process is the guard of a run."""
+    return any(part.endswith("runner/guard.py") for part in process.cmdline()[:5])
+
+
+def size_of(folder: Path) -> int:
+    """Bytes below a folder; 0 when there is none."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink()) if folder.exists() else 0

@@ -1,0 +1,43 @@
+"""`labs load`: a lab's servers and app kept up, with Locust's own web page on them."""
+
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.children import clean_environment
+from runner.errors import MachineError
+from runner.lab import copy_starter, find_lab, resolve_submission
+from runner.report import new_run_folder
+from runner.run import Run
+from runner.stack.embedded import HOST, is_port_free, tail_of
+
+
+def serve(name: str, text: str | None, *, seed: int | None, web_port: int, options: Sequence[str]) -> int:
+    """Keep the lab up until Ctrl-C. Raises MachineError when the web page's port is taken or Locust ends by itself."""
+    lab = find_lab(name)
+    if text in (None, "mine"):
+        copy_starter(lab)
+    submission = resolve_submission(lab, text)
+    if not is_port_free(web_port):
+        raise MachineError(f"port {web_port} is taken", hint="another `labs load`? choose one with --web-port (make load PORT=...)")
+    run = Run(lab, submission, new_run_folder(lab.name), random.randrange(10_000) if seed is None else seed)  # noqa: S311
+    try:
+        run.start(with_load=False)
+        targets = ",".join(f"http://{HOST}:{r.port}" for r in run.app.replicas)
+        argv = [sys.executable, "-m", "runner.recorder", "web", targets, "-f", str(lab.folder / "locustfile.py")]
+        argv += ["--web-host", HOST, "--web-port", str(web_port), *options]
+        env = {**clean_environment(run.folder), "PYTHONPATH": str(Path(__file__).parent.parent)}
+        locust = run.children.spawn("locust", argv, env=env, cwd=run.folder, log=run.folder / "locust.log")
+        print(f"{run.addresses()}\n  {'locust':<12} http://{HOST}:{web_port}   <- open this, start a load\n\nup until Ctrl-C; logs in {run.folder}", flush=True)
+        while locust.exit_code is None:
+            run.app.check_alive()
+            locust.wait(0.5)
+        if locust.exit_code not in (0, 1) or time.monotonic() < run.created_ns / 1e9 + 5:  # 1: some requests failed
+            raise MachineError(f"Locust ended (exit code {locust.exit_code})\n{tail_of(locust.log)}")
+    except KeyboardInterrupt:
+        print("\nstopping", flush=True)
+    finally:
+        run.stop()
+    return 0

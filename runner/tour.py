@@ -1,0 +1,65 @@
+"""`labs tour`: a starter fails, its solution passes, and the two are compared."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from runner.checkout import find_root, shown_path
+from runner.errors import MachineError
+from runner.lab import Lab, find_lab
+from runner.report import new_run_folder
+from runner.verdict import CheckResult, Outcome
+
+
+def take(name: str) -> int:
+    """Run both with the same seed and print what differs; 0 when the starter failed and the solution passed."""
+    lab = find_lab(name)
+    print(f"A tour of {lab.name}: {lab.title}, with {', '.join(lab.services)} and {lab.app.replicas} replicas of the app on this machine.\n")
+    print("1. The starter: it works in a demo.", flush=True)
+    starter = run_once(lab, "starter")
+    print("\n2. The solution: the same load, the same faults.", flush=True)
+    solution = run_once(lab, "solution")
+    print("\n3. Side by side\n")
+    for line in compare(starter, solution):
+        print(line)
+    first = first_failed(starter)
+    if first:
+        print(f"\nwhy the starter failed: {first['why']}")
+    print(f"\nnext: `make lab NAME={lab.name}` gives you the starter as {shown_path(find_root() / 'my' / lab.name)}/, yours to mend")
+    is_as_told = starter["verdict"] == Outcome.FAIL.name and solution["verdict"] == Outcome.PASS.name
+    return int(Outcome.PASS if is_as_told else Outcome.ERROR)
+
+
+def run_once(lab: Lab, submission: str) -> dict[str, Any]:
+    """Run one submission in a process of its own and return its report. Raises MachineError when there is none."""
+    folder = new_run_folder(lab.name)
+    argv = [sys.executable, "-m", "runner", "run", lab.name, f"--submission={submission}", "--seed=1", f"--run-folder={folder}", "--brief"]
+    subprocess.run(argv, check=False, cwd=Path.cwd())  # noqa: S603
+    report = folder / "report.json"
+    if not report.exists():
+        raise MachineError(f"the {submission} came to no verdict", hint=f"`labs run {lab.name} --submission {submission}` shows more")
+    data: dict[str, Any] = json.loads(report.read_text())
+    return data
+
+
+def compare(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The checks of two reports as a table: verdicts and compared values."""
+    lines = [f"{'':<46} {one['submission']:>12} {other['submission']:>12}"]
+    others = {c["name"]: c for c in other["checks"]}
+    for check in one["checks"]:
+        match = others.get(check["name"], {"outcome": "-", "comparisons": []})
+        title = CheckResult(check["name"], Outcome.PASS).title
+        lines.append(f"{title:<46} {check['outcome']:>12} {match['outcome']:>12}")
+        values = {c["what"]: c["value"] for c in match["comparisons"]}
+        for c in check["comparisons"]:
+            if c["what"] in values:
+                limit = f"{c['what']} ({'at most' if c['is_upper'] else 'at least'} {c['limit']:g})"
+                lines.append(f"  {limit:<44} {c['value']:>12.3g} {values[c['what']]:>12.3g}")
+    return lines
+
+
+def first_failed(report: dict[str, Any]) -> dict[str, Any] | None:
+    """The first check that failed."""
+    return next((c for c in report["checks"] if c["outcome"] == Outcome.FAIL.name), None)
