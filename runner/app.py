@@ -224,7 +224,7 @@ def ask_replica(replica: Replica, method: str, path: str, body: object, headers:
         answer = connection.getresponse()
         return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read().decode(errors="replace"))
     except (OSError, http.client.HTTPException) as error:
-        raise AppError(f"{replica.name} gave no answer to {method} {path}: {error or type(error).__name__}") from error
+        raise AppError(f"{replica.name} gave no answer to {method} {path}: {str(error) or type(error).__name__}") from error
     finally:
         connection.close()
 

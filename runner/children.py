@@ -55,7 +55,7 @@ class Children:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         guard = Path(__file__).with_name("guard.py")
-        self._guard = subprocess.Popen(  # noqa: S603
+        self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", str(guard), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,

@@ -65,7 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
     listing = add("list", list_labs, "List the labs by stage and topic, and where you stand.")
     listing.add_argument("--json", action="store_true", help="as data")
 
-    verify = add("verify", verify_labs, "Prove labs: the starter fails as declared, the solution passes, each wrong answer is caught by its check.")
+    verify = add(
+        "verify",
+        verify_labs,
+        "Prove labs: the starter fails as declared, the solution passes, each wrong answer is caught by its check.",
+    )
     verify.add_argument("names", nargs="*", metavar="name", help="labs to prove (default: all)")
     verify.add_argument("--only", action="append", metavar="SUBMISSION", help="only this submission (starter, solution, wrong/<bug>); may repeat")
     verify.add_argument("--repeat", type=int, default=1, metavar="N", help="run each N times")

@@ -110,7 +110,7 @@ class Guard:
     def do_spawn(self, request: dict[str, Any]) -> None:
         try:
             log = Log(request["log"])
-            process = subprocess.Popen(  # noqa: S603 - starting what it is told to is its purpose
+            process = subprocess.Popen(
                 request["argv"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -108,9 +108,7 @@ class History:
         try:
             *lines, rest = path.read_bytes().split(b"\n")
         except FileNotFoundError:
-            raise MachineError(
-                f"no history at {path}: the load ended before it began to record", "its log is in the same folder"
-            ) from None
+            raise MachineError(f"no history at {path}: the load ended before it began to record", "its log is in the same folder") from None
         records: list[Record] = []
         stalls: list[Stall] = []
         lates: list[Late] = []
@@ -126,9 +124,7 @@ class History:
                     records.append(read_record(row, number))
             except (ValueError, KeyError, AttributeError) as error:
                 shown = line[:80].decode(errors="replace")
-                raise MachineError(
-                    f"{path}, line {number} is no record of a request: {error!r}\n  | {shown}", "was the disk full?"
-                ) from None
+                raise MachineError(f"{path}, line {number} is no record of a request: {error!r}\n  | {shown}", "was the disk full?") from None
         return cls(tuple(records), tuple(stalls), tuple(lates), is_torn=bool(rest))
 
     def where(

@@ -63,14 +63,17 @@ def judge_submission(order: Order) -> int:
     lab = find_lab(order.name)
     is_first = order.submission in (None, "mine") and copy_starter(lab)
     submission = resolve_submission(lab, order.submission)
-    print(f"{lab.name}: {lab.title}. Judging {shown_path(submission.path)} with {', '.join(lab.services) or 'no server'}.", flush=True)
+    print(
+        f"{lab.name}: {lab.title}. Judging {shown_path(submission.path)} with {', '.join(lab.services) or 'no server'}.",
+        flush=True,
+    )
     if is_first:
         print(f"{shown_path(submission.path)}/ is new: a copy of the starter, yours to edit. The incident is in {shown_path(lab.folder)}/README.md.")
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # other packages' plugins would cost a learner 0.1 s a run
     listener = Listener()
     code = pytest.main(pytest_arguments(lab, submission, order), plugins=[listener])
     if not listener.reports:
-        if code == pytest.ExitCode.INTERRUPTED or int(code) == Outcome.ERROR and not listener.problems:
+        if code == pytest.ExitCode.INTERRUPTED or (int(code) == Outcome.ERROR and not listener.problems):
             raise KeyboardInterrupt
         raise LabError(f"{shown_path(lab.folder)}/test_lab.py could not be run\n" + "\n".join(listener.problems)[-3000:])
     report = listener.reports[0]
@@ -89,8 +92,19 @@ def judge_submission(order: Order) -> int:
 def pytest_arguments(lab: Lab, submission: Submission, order: Order) -> list[str]:
     """The command line that plain pytest would take for the same run, without its terminal output."""
     folder = (order.run_folder or new_run_folder(lab.name)).absolute()
-    arguments = [str(lab.folder / "test_lab.py"), f"--submission={submission.path if submission.kind == 'path' else submission.name}", f"--run-folder={folder}", "--narrate"]
-    arguments += [f"--junitxml={folder / 'junit.xml'}", "--import-mode=importlib", f"--rootdir={find_root()}", "-c", str(find_root() / "pyproject.toml")]
+    arguments = [
+        str(lab.folder / "test_lab.py"),
+        f"--submission={submission.path if submission.kind == 'path' else submission.name}",
+        f"--run-folder={folder}",
+        "--narrate",
+    ]
+    arguments += [
+        f"--junitxml={folder / 'junit.xml'}",
+        "--import-mode=importlib",
+        f"--rootdir={find_root()}",
+        "-c",
+        str(find_root() / "pyproject.toml"),
+    ]
     arguments += ["-o", "addopts=", "-o", "filterwarnings=", "-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "labs"]
     arguments += [f"--seed={order.seed}"] * (order.seed is not None) + ["--keep"] * order.is_kept
     return arguments

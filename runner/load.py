@@ -173,5 +173,3 @@ class Load:
                 if event["event"] == "done":
                     self._done = event
                     return
-
-

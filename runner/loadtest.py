@@ -22,7 +22,7 @@ def serve(name: str, text: str | None, *, seed: int | None, web_port: int, optio
     submission = resolve_submission(lab, text)
     if not is_port_free(web_port):
         raise MachineError(f"port {web_port} is taken", hint="another `labs load`? choose one with --web-port (make load PORT=...)")
-    run = Run(lab, submission, new_run_folder(lab.name), random.randrange(10_000) if seed is None else seed)  # noqa: S311
+    run = Run(lab, submission, new_run_folder(lab.name), random.randrange(10_000) if seed is None else seed)
     try:
         run.start(with_load=False)
         targets = ",".join(f"http://{HOST}:{r.port}" for r in run.app.replicas)
@@ -30,7 +30,10 @@ def serve(name: str, text: str | None, *, seed: int | None, web_port: int, optio
         argv += ["--web-host", HOST, "--web-port", str(web_port), *options]
         env = {**clean_environment(run.folder), "PYTHONPATH": str(Path(__file__).parent.parent)}
         locust = run.children.spawn("locust", argv, env=env, cwd=run.folder, log=run.folder / "locust.log")
-        print(f"{run.addresses()}\n  {'locust':<12} http://{HOST}:{web_port}   <- open this, start a load\n\nup until Ctrl-C; logs in {run.folder}", flush=True)
+        print(
+            f"{run.addresses()}\n  {'locust':<12} http://{HOST}:{web_port}   <- open this, start a load\n\nup until Ctrl-C; logs in {run.folder}",
+            flush=True,
+        )
         while locust.exit_code is None:
             run.app.check_alive()
             locust.wait(0.5)

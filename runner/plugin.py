@@ -4,6 +4,7 @@ import contextlib
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,12 +80,12 @@ class Judge:
         """Leave everything up until Ctrl-C."""
         capture = self.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            print(f"\nkept up until Ctrl-C:\n{run.addresses()}", flush=True)  # noqa: T201
+            print(f"\nkept up until Ctrl-C:\n{run.addresses()}", flush=True)
             try:
                 while True:
                     time.sleep(3600)  # until the person has seen enough
             except KeyboardInterrupt:
-                print("stopping", flush=True)  # noqa: T201
+                print("stopping", flush=True)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
@@ -101,8 +102,7 @@ class Judge:
                 run.comparisons.clear()
             error = call.excinfo.value if call.excinfo else None
             result = judge_check(item, error, is_setup=call.when == "setup", seconds=call.duration)
-            results = self.results.setdefault(module.nodeid, [])
-            results.append(CheckResult(**{**result.__dict__, "comparisons": comparisons}))
+            self.results.setdefault(module.nodeid, []).append(replace(result, comparisons=comparisons))
         return report
 
     @pytest.hookimpl(tryfirst=True)
@@ -139,18 +139,18 @@ class Judge:
 def judge_check(item: pytest.Function, error: BaseException | None, *, is_setup: bool, seconds: float) -> CheckResult:
     """What a check came to: an assertion in it is a failed promise, the kit's own errors say whom to blame, all else is a broken lab."""
     promised, why = read_promise(item.function.__doc__)
-    result = {"name": item.name, "promised": promised, "why": why, "seconds": seconds}
+    result = CheckResult(name=item.name, outcome=Outcome.PASS, promised=promised, why=why, seconds=seconds)
     if error is None:
-        return CheckResult(outcome=Outcome.PASS, **result)
+        return result
     seen = str(error)
-    hint = error.hint if isinstance(error, LabsError) else ""
-    if isinstance(error, Inconclusive):
-        return CheckResult(outcome=Outcome.INCONCLUSIVE, seen=seen, hint=hint, **result)
-    if isinstance(error, AppError):
-        return CheckResult(outcome=Outcome.FAIL, blame="app", seen=seen, hint=hint, **result)
     if isinstance(error, AssertionError | pytest.fail.Exception) and not is_setup:
-        return CheckResult(outcome=Outcome.FAIL, seen=read_seen(seen), **result)
-    if isinstance(error, LabsError):
-        return CheckResult(outcome=Outcome.ERROR, blame="lab" if isinstance(error, LabError) else "machine", seen=seen, hint=hint, **result)
-    where = f"{type(error).__name__}: {seen}"
-    return CheckResult(outcome=Outcome.ERROR, blame="lab", seen=where, hint="the lab's own code failed: run it with pytest to see where", **result)
+        return replace(result, outcome=Outcome.FAIL, seen=read_seen(seen))
+    if not isinstance(error, LabsError):
+        hint = "the lab's own code failed: run it with pytest to see where"
+        return replace(result, outcome=Outcome.ERROR, blame="lab", seen=f"{type(error).__name__}: {seen}", hint=hint)
+    result = replace(result, seen=seen, hint=error.hint)
+    if isinstance(error, Inconclusive):
+        return replace(result, outcome=Outcome.INCONCLUSIVE)
+    if isinstance(error, AppError):
+        return replace(result, outcome=Outcome.FAIL, blame="app")
+    return replace(result, outcome=Outcome.ERROR, blame="lab" if isinstance(error, LabError) else "machine")

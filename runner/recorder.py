@@ -115,7 +115,8 @@ class Recorder:
 
     def on_request(self, response: Any, exception: BaseException | None, name: str, **_: Any) -> None:
         call = getattr(response, "_labs_call", None)
-        if call is not None and self.in_flight.pop(id(call), None):
+        if call is not None and id(call) in self.in_flight:
+            del self.in_flight[id(call)]
             call.name = name.removeprefix(PLACEHOLDER)
             self.write(call, response, str(exception) if exception else None)
 
@@ -219,7 +220,8 @@ def run_users(start: dict[str, Any], recorder: Recorder, lines: Any) -> None:
     gevent.spawn(obey)
     gevent.spawn(recorder.watch_stalls)
     runner.start(start["users"], spawn_rate=max(start["users"], 1))
-    runner.spawning_greenlet.join()
+    if runner.spawning_greenlet:
+        runner.spawning_greenlet.join()
     while len(runner.user_greenlets) > 0 and not stopped.is_set():
         stopped.wait(0.01)
     pacing.ending.set()
@@ -230,7 +232,7 @@ def run_users(start: dict[str, Any], recorder: Recorder, lines: Any) -> None:
 def serve_web(targets: list[str], options: list[str]) -> None:
     """Locust's own command line and web page, with users spread over the replicas."""
     Recorder(targets, None)
-    from locust.main import main  # noqa: PLC0415 - its import reads sys.argv
+    from locust.main import main
 
     sys.argv = ["locust", "--host", PLACEHOLDER, *options]
     main()

@@ -130,7 +130,11 @@ def check_lines(check: CheckResult) -> list[str]:
     """A check that did not pass, in lines."""
     seen = check.seen.splitlines() or ["(no message)"]
     if check.blame:
-        head = {"app": "x the app did not hold up", "lab": "! the lab is broken", "machine": "! the machine or the kit is in the way"}
+        head = {
+            "app": "x the app did not hold up",
+            "lab": "! the lab is broken",
+            "machine": "! the machine or the kit is in the way",
+        }
         lines = [f"  {head[check.blame]}", *(f"{INDENT}{line}" for line in seen)]
         return [*lines, "", f"{INDENT}hint: {check.hint}"] if check.hint else lines
     mark = "x" if check.outcome is Outcome.FAIL else "?"

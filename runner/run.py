@@ -33,7 +33,7 @@ class Run:
         self.folder = folder
         self.seed = seed
         self.created_ns = time.monotonic_ns()
-        self.random = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self.random = random.Random(seed)
         self.loads: list[Load] = []
         self.comparisons: list[Comparison] = []
         self.events: list[dict[str, Any]] = []
@@ -182,7 +182,7 @@ class Run:
         now_ns = time.monotonic_ns()
         self.events.append({"at_ns": now_ns, "what": what})
         if self.is_narrated:
-            print(f"  {(now_ns - self.created_ns) / 1e9:5.1f} s  {what}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"  {(now_ns - self.created_ns) / 1e9:5.1f} s  {what}", file=sys.stderr, flush=True)
         return now_ns
 
     def addresses(self) -> str:

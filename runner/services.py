@@ -182,9 +182,7 @@ def connect_kafka(address: Address) -> Any:
     kafka = load_kafka()  # before the connection: the import then runs while the broker starts
 
     socket.create_connection((address.host, address.port), timeout=5).close()
-    return kafka.KafkaAdminClient(
-        bootstrap_servers=f"{address.host}:{address.port}", request_timeout_ms=10_000, bootstrap_timeout_ms=10_000
-    )
+    return kafka.KafkaAdminClient(bootstrap_servers=f"{address.host}:{address.port}", request_timeout_ms=10_000, bootstrap_timeout_ms=10_000)
 
 
 def read_topic(line: str) -> tuple[str, dict[str, Any]]:
@@ -202,9 +200,7 @@ def await_leaders(admin: Any, topics: list[str], timeout_s: float = 10.0) -> Non
     deadline = time.monotonic() + timeout_s
     while True:
         found = admin.describe_topics(topics)
-        if all(
-            t["error_code"] == 0 and all(p["error_code"] == 0 and p["leader_id"] >= 0 for p in t["partitions"]) for t in found
-        ):
+        if all(t["error_code"] == 0 and all(p["error_code"] == 0 and p["leader_id"] >= 0 for p in t["partitions"]) for t in found):
             return
         if time.monotonic() > deadline:
             raise MachineError(f"Kafka chose no leader for every partition of {', '.join(topics)} within {timeout_s:g} s")
@@ -216,9 +212,7 @@ def topic_ends(address: Address, topic: str) -> dict[int, int]:
     with connect_kafka(address) as admin:
         (found,) = admin.describe_topics([topic])
         if found["error_code"]:
-            raise LabError(
-                f"there is no Kafka topic {topic!r}", hint=f"there are {', '.join(sorted(admin.list_topics())) or 'none'}"
-            )
+            raise LabError(f"there is no Kafka topic {topic!r}", hint=f"there are {', '.join(sorted(admin.list_topics())) or 'none'}")
         partitions = [kafka.TopicPartition(topic, partition["partition_index"]) for partition in found["partitions"]]
         latest = dict.fromkeys(partitions, kafka.OffsetSpec.LATEST)
         return {at.partition: seen.offset for at, seen in sorted(admin.list_partition_offsets(latest).items())}

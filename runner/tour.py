@@ -35,8 +35,18 @@ def take(name: str) -> int:
 def run_once(lab: Lab, submission: str) -> dict[str, Any]:
     """Run one submission in a process of its own and return its report. Raises MachineError when there is none."""
     folder = new_run_folder(lab.name)
-    argv = [sys.executable, "-m", "runner", "run", lab.name, f"--submission={submission}", "--seed=1", f"--run-folder={folder}", "--brief"]
-    subprocess.run(argv, check=False, cwd=Path.cwd())  # noqa: S603
+    argv = [
+        sys.executable,
+        "-m",
+        "runner",
+        "run",
+        lab.name,
+        f"--submission={submission}",
+        "--seed=1",
+        f"--run-folder={folder}",
+        "--brief",
+    ]
+    subprocess.run(argv, check=False, cwd=Path.cwd())
     report = folder / "report.json"
     if not report.exists():
         raise MachineError(f"the {submission} came to no verdict", hint=f"`labs run {lab.name} --submission {submission}` shows more")

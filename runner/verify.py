@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -141,14 +141,28 @@ def run_cell(cell: Cell, seed: int | None, output: Path) -> None:
     """Judge one submission in a pytest process of its own."""
     slug = cell.expectation.submission.replace("/", "-")
     cell.folder = output / f"{cell.lab.name}-{slug}-{cell.attempt}"
-    argv = [sys.executable, "-m", "pytest", str(cell.lab.folder / "test_lab.py"), "-q", "-o", "addopts=", "-o", "filterwarnings=", "-p", "labs", "-p", "no:cacheprovider"]
+    argv = [
+        sys.executable,
+        "-m",
+        "pytest",
+        str(cell.lab.folder / "test_lab.py"),
+        "-q",
+        "-o",
+        "addopts=",
+        "-o",
+        "filterwarnings=",
+        "-p",
+        "labs",
+        "-p",
+        "no:cacheprovider",
+    ]
     argv += [f"--submission={cell.expectation.submission}", f"--run-folder={cell.folder}", f"--rootdir={find_root()}"]
     argv += ["-c", str(find_root() / "pyproject.toml")] + [f"--seed={seed}"] * (seed is not None)
     env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     started = time.monotonic()
     cell.folder.mkdir(parents=True)
     with (cell.folder / "pytest.log").open("w") as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, cwd=find_root())  # noqa: S603
+        process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, cwd=find_root())
         try:
             code = process.wait(CELL_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -195,7 +209,8 @@ def print_table(cells: Sequence[Cell]) -> None:
     for (lab, submission), group in grouped(cells).items():
         good = sum(not c.problem for c in group)
         seconds = statistics.median(c.seconds for c in group)
-        print(f"{lab:<25} {submission:<37} {good:>3} of {len(group):<6} {seconds:8.1f}" + ("" if good == len(group) else "   BAD"))
+        mark = "" if good == len(group) else "   BAD"
+        print(f"{lab:<25} {submission:<37} {good:>3} of {len(group):<6} {seconds:8.1f}{mark}")
 
 
 def grouped(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
@@ -207,20 +222,19 @@ def grouped(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
 
 
 def margins(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """For each compared value: the solution nearest to the limit, and the nearest of those submissions that must be caught by it."""
+    """For each compared value, what the solution had and what those had that its check must catch and did."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in cells:
         for check in cell.report.get("checks", []):
             for c in check["comparisons"]:
                 row = found.setdefault(
                     (cell.lab.name, check["name"], c["what"]),
-                    {"lab": cell.lab.name, "check": check["name"], "what": c["what"], "limit": c["limit"], "passing": [], "caught": []},
+                    {"lab": cell.lab.name, "check": check["name"], **c, "passing": [], "caught": []},
                 )
                 if cell.expectation.submission == "solution":
                     row["passing"].append(c["value"])
                 elif check["name"] in cell.expectation.fails and check["outcome"] == "FAIL":
                     row["caught"].append(c["value"])
-                row["is_upper"] = c["is_upper"]
     return list(found.values())
 
 
@@ -255,7 +269,8 @@ def write_results(cells: Sequence[Cell], problems: dict[str, list[str]], output:
     ]
     summary = {"schema": 1, "wall_s": round(wall_s, 1), "form": problems, "cells": rows, "margins": margins(cells)}
     (output / "verify.json").write_text(json.dumps(summary, indent=1) + "\n")
-    suite = ElementTree.Element("testsuite", name="labs verify", tests=str(len(cells)), failures=str(sum(bool(c.problem) for c in cells)))
+    failures = str(sum(bool(c.problem) for c in cells))
+    suite = ElementTree.Element("testsuite", name="labs verify", tests=str(len(cells)), failures=failures)
     for c in cells:
         case = ElementTree.SubElement(suite, "testcase", classname=c.lab.name, name=c.title, time=f"{c.seconds:.2f}")
         if c.problem:
@@ -269,6 +284,6 @@ def describe(report: dict[str, Any]) -> str:
     return f"{report['verdict']}: {first['name']}: {first['seen'].splitlines()[0]}" if first else report["verdict"]
 
 
-def names(checks: frozenset[str]) -> str:
+def names(checks: Set[str]) -> str:
     """Check names in a line."""
     return ", ".join(sorted(checks))

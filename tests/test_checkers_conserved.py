@@ -40,11 +40,7 @@ def run_bank(random: Random, transfers: Sequence[Transfer]) -> list[Transfer]:
 def is_right_by_brute_force(initial: dict[Hashable, int], final: dict[Hashable, int], transfers: Sequence[Transfer]) -> bool:
     done = [t for t in transfers if t.outcome == "ok"]
     unknown = [t for t in transfers if t.outcome == "unknown"]
-    return any(
-        apply_transfers(initial, [*done, *chosen]) == final
-        for size in range(len(unknown) + 1)
-        for chosen in combinations(unknown, size)
-    )
+    return any(apply_transfers(initial, [*done, *chosen]) == final for size in range(len(unknown) + 1) for chosen in combinations(unknown, size))
 
 
 @proven
@@ -121,9 +117,7 @@ def test_a_ledger_leaves_no_doubt(transfers: list[Transfer], random: Random, dat
         assert [type(v) for v in check_transfers(INITIAL, moved_twice, transfers, ledger).violations] == [Unexplained]
     twice = check_transfers(INITIAL, final, transfers, [*ledger, victim.id]).violations
     assert twice == (Miscounted(victim.id, victim.outcome, 2),)
-    assert (
-        Miscounted("first", "ok", 0) in check_transfers(INITIAL, final, transfers, [i for i in ledger if i != "first"]).violations
-    )
+    assert Miscounted("first", "ok", 0) in check_transfers(INITIAL, final, transfers, [i for i in ledger if i != "first"]).violations
     assert Miscounted("last", "fail", 1) in check_transfers(INITIAL, final, transfers, [*ledger, "last"]).violations
     assert check_transfers(INITIAL, final, transfers, [*ledger, "ghost"]).violations == (Miscounted("ghost", None, 1),)
 

@@ -57,10 +57,7 @@ def test_generators_may_be_passed() -> None:
 
 def test_the_first_violations_are_told_and_the_rest_counted() -> None:
     lost = find_lost(range(1, 6), [])
-    assert (
-        describe_violations(lost, most=2)
-        == "1 was acknowledged and never applied; 2 was acknowledged and never applied; and 3 more"
-    )
+    assert describe_violations(lost, most=2) == "1 was acknowledged and never applied; 2 was acknowledged and never applied; and 3 more"
     assert describe_violations(find_duplicated("xyyy")) == "y was applied 3 times"
     assert describe_violations(find_invented("a", "", "q")) == "q was applied, and was never sent or was refused"
     assert describe_violations([]) == ""

@@ -142,9 +142,7 @@ def test_without_a_build_a_mariadbd_on_the_path_serves(
 def test_without_any_server_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(module, "SYSTEM_FOLDERS", ())
-    with pytest.raises(
-        MachineError, match=r"nobody publishes a MariaDB build for .*, and there is no mariadbd or mysqld"
-    ) as raised:
+    with pytest.raises(MachineError, match=r"nobody publishes a MariaDB build for .*, and there is no mariadbd or mysqld") as raised:
         MysqlServer().fetch(Cache(tmp_path / "cache"))
     assert "apt install mariadb-server-core" in raised.value.hint
 

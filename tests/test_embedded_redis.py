@@ -115,8 +115,6 @@ def test_without_a_wheel_a_server_on_the_path_serves(
 @pytest.mark.usefixtures("no_wheel")
 def test_without_any_server_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        MachineError, match=rf"no wheel for .*{platform.machine()}, and no valkey-server or redis-server"
-    ) as raised:
+    with pytest.raises(MachineError, match=rf"no wheel for .*{platform.machine()}, and no valkey-server or redis-server") as raised:
         RedisServer().fetch(Cache(tmp_path / "cache"))
     assert "install Valkey or Redis" in raised.value.hint

@@ -129,9 +129,7 @@ def test_the_outcome_is_what_its_user_saw(status: int | None, failed: str | None
         (None, "timed out", "unknown"),
     ],
 )
-def test_the_effect_is_certain_only_after_a_right_answer_or_a_refusal(
-    status: int | None, failed: str | None, effect: Outcome
-) -> None:
+def test_the_effect_is_certain_only_after_a_right_answer_or_a_refusal(status: int | None, failed: str | None, effect: Outcome) -> None:
     assert record(status=status, failed=failed).effect == effect
 
 

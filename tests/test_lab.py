@@ -189,11 +189,7 @@ def test_a_problem_is_told_with_line_and_key(write_lab: WriteLab, old: str, new:
 
 
 def test_all_problems_are_told_at_once(write_lab: WriteLab) -> None:
-    text = (
-        LAB_TOML.replace("difficulty = 3", "difficulty = 0")
-        .replace("replicas = 4", "replica = 4")
-        .replace('"mysql", "kafka"', '"kafak"')
-    )
+    text = LAB_TOML.replace("difficulty = 3", "difficulty = 0").replace("replicas = 4", "replica = 4").replace('"mysql", "kafka"', '"kafak"')
     assert [problem.partition(":")[0] for problem in problems_of(write_lab(text))] == ["line 6", "line 8", "line 12"]
 
 

@@ -197,9 +197,7 @@ def connect_app(address: Address) -> "Connection[Cursor]":
     """Connect as the app does, from nothing but what it is told."""
     url = urlsplit(SERVICES["mysql"].app_env(address, PASSWORD)["MYSQL_URL"])
     assert (url.scheme, url.path) == ("mysql", "/app")
-    return pymysql.connect(
-        host=url.hostname, port=url.port or 0, user=url.username, password=unquote(url.password or ""), database="app"
-    )
+    return pymysql.connect(host=url.hostname, port=url.port or 0, user=url.username, password=unquote(url.password or ""), database="app")
 
 
 @pytest.fixture

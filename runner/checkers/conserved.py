@@ -108,9 +108,7 @@ def check_totals(initial: Balances, final: Balances, floor: int | None = 0) -> l
     return found
 
 
-def check_transfers(
-    initial: Balances, final: Balances, transfers: Iterable[Transfer], ledger: Iterable[Hashable] | None = None
-) -> Books:
+def check_transfers(initial: Balances, final: Balances, transfers: Iterable[Transfer], ledger: Iterable[Hashable] | None = None) -> Books:
     """The finals are the initials plus each ok transfer once, no failed one, and some of the unknown ones.
 
     With `ledger`, the ids that the system itself recorded as done: an ok id is there once, a failed or strange one never, an

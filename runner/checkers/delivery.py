@@ -60,9 +60,7 @@ def find_invented(acked: Iterable[Hashable], unknown: Iterable[Hashable], applie
     return [Invented(id_) for id_ in dict.fromkeys(applied) if id_ not in known]
 
 
-def check_exactly_once(
-    acked: Iterable[Hashable], unknown: Iterable[Hashable], applied: Iterable[Hashable]
-) -> list[Lost | Duplicated | Invented]:
+def check_exactly_once(acked: Iterable[Hashable], unknown: Iterable[Hashable], applied: Iterable[Hashable]) -> list[Lost | Duplicated | Invented]:
     """All three: an acked id takes effect once, an unknown id once or not at all, any other id never."""
     acked, unknown, applied = list(acked), list(unknown), list(applied)
     return [*find_lost(acked, applied), *find_duplicated(applied), *find_invented(acked, unknown, applied)]

@@ -65,9 +65,7 @@ def find_out_of_order(
     for key, versions in firsts.items():
         seen = [version for version in versions if (key, version) not in skipped]
         top = sent.get(key, 0) if sent is not None else max(seen, default=0)
-        violation = compare_order(
-            key, [version for version in range(1, top + 1) if (key, version) not in skipped], seen, tuple(versions)
-        )
+        violation = compare_order(key, [version for version in range(1, top + 1) if (key, version) not in skipped], seen, tuple(versions))
         if violation:
             found.append(violation)
     return found

@@ -47,9 +47,7 @@ class OverRate:
         return f"{self.key}: {self.worst}"
 
 
-def find_over_rate(
-    allowed: Mapping[Any, Iterable[tuple[int, int]]], rate_per_s: float, burst: float, slack: float = 0.0
-) -> list[OverRate]:
+def find_over_rate(allowed: Mapping[Any, Iterable[tuple[int, int]]], rate_per_s: float, burst: float, slack: float = 0.0) -> list[OverRate]:
     """The keys whose worst window is over its limit, the worst first.
 
     `allowed[key]` holds (send_ns, recv_ns) of the requests known to be let through: to leave out one without an answer is safe.

@@ -21,7 +21,7 @@ def follow(fifo: str) -> None:
                     traveller.stop()
                     traveller = None
                 if offset_s := float(line):
-                    now = datetime.datetime.now(datetime.timezone.utc)
+                    now = datetime.datetime.now(datetime.UTC)
                     traveller = time_machine.travel(now + datetime.timedelta(seconds=offset_s), tick=True)
                     traveller.start()
                 with open(fifo + ".done", "w") as done:  # noqa: PTH123 - tells the kit that it is in force

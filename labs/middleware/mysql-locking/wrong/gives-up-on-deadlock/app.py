@@ -11,7 +11,6 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 from pymysql.constants import ER
 
-
 app = FastAPI()
 url = urlsplit(os.environ["MYSQL_URL"])
 fraud = httpx.Client(base_url=os.environ["FRAUD_URL"], timeout=5)
