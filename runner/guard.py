@@ -108,6 +108,7 @@ class Guard:
         return bool(data)
 
     def do_spawn(self, request: dict[str, Any]) -> None:
+        """Start a child and tell its pid, or why it could not be started."""
         try:
             log = Log(request["log"])
             process = subprocess.Popen(
@@ -134,16 +135,19 @@ class Guard:
         self.tell({"event": "spawned", "id": request["id"], "pid": process.pid})
 
     def do_signal(self, request: dict[str, Any]) -> None:
+        """Signal a child that has not been reaped."""
         # Only the guard may signal a child: it alone knows that the pid was not yet reaped and given to somebody else.
         if request["pid"] in self.children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(request["pid"], request["signo"])
 
     def do_own(self, request: dict[str, Any]) -> None:
+        """Remember a folder to remove at the end."""
         self.folders.append(request["folder"])
         self.tell({"event": "owned", "id": request["id"]})
 
     def die_with_guard(self) -> None:
+        """In the child, before it becomes the program: the kernel ends it if the guard itself is killed."""
         if self.libc is not None:
             self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
@@ -160,6 +164,7 @@ class Guard:
             self.selector.unregister(fd)
 
     def reap(self) -> None:
+        """Tell the exit codes of all that has ended, after the last of its output."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -189,6 +194,7 @@ class Guard:
             self.tell({"event": "exited", "child": self.ids.pop(pid), "code": process.returncode})
 
     def tell(self, event: dict[str, Any]) -> None:
+        """Send an event to the runner, if it still lives."""
         with contextlib.suppress(OSError):
             self.control.sendall(json.dumps(event).encode() + b"\n")
 

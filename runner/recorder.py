@@ -114,16 +114,19 @@ class Recorder:
         return up[next(self.turns) % len(up)]
 
     def on_request(self, response: Any, exception: BaseException | None, name: str, **_: Any) -> None:
+        """Locust reports a request: it is over, and judged by the locustfile."""
         call = getattr(response, "_labs_call", None)
         if call is not None and id(call) in self.in_flight:
             del self.in_flight[id(call)]
             call.name = name.removeprefix(PLACEHOLDER)
             self.write(call, response, str(exception) if exception else None)
 
-    def on_user_error(self, user_instance: Any, exception: BaseException, tb: Any, **_: Any) -> None:
+    def on_user_error(self, exception: BaseException, tb: Any, **_: Any) -> None:
+        """The locustfile itself failed."""
         self.errors.append("".join(traceback.format_exception(type(exception), exception, tb)))
 
     def write(self, call: Call, response: Any, failed: str | None) -> None:
+        """Append a call's record to the history."""
         if self.history is None:
             return
         status = getattr(response, "status_code", None) or None
@@ -200,6 +203,7 @@ def drive(socket_path: str) -> None:
 
 
 def run_users(start: dict[str, Any], recorder: Recorder, lines: Any) -> None:
+    """Run the locustfile's users until they have ended or the runner says so."""
     sys.path.insert(0, str(Path(start["locustfile"]).parent))
     user_classes = load_locustfile(start["locustfile"])[0]
     environment = Environment(user_classes=list(user_classes.values()), events=events, host=PLACEHOLDER, stop_timeout=DRAIN_S)

@@ -71,7 +71,7 @@ class EmbeddedStack:
         while True:
             try:
                 SERVICES[name].probe(self._addresses[name])
-            except Exception as error:  # each driver raises its own; what it was is told if the time runs out
+            except Exception as error:  # noqa: BLE001 - each driver raises its own; what it was is told if the time runs out
                 problem = error
             else:
                 return

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 
@@ -97,7 +98,8 @@ def test_origin_loads_stay_in_budget(rush, lab):
     Why: nothing excludes the other requests, here or in the other replicas, between the miss and the write-back.
     """
     lab.require(rush.rush_end_ns, f"the load ended before {rush.load.missed}")
-    costs = {key: loads_per_expiry([c["start_ns"] for c in rush.calls if c["key"] == key and c["start_ns"] < rush.rush_end_ns]) for key in rush.catalog.hot}
+    calls = [c for c in rush.calls if c["start_ns"] < rush.rush_end_ns]
+    costs = {key: loads_per_expiry([c["start_ns"] for c in calls if c["key"] == key]) for key in rush.catalog.hot}
     key = max(costs, key=lambda key: costs[key][0] / costs[key][1])
     loads, expiries = costs[key]
     lab.at_most(loads / expiries, LOADS_PER_EXPIRY, f"product {key}: {loads} loads in {expiries} expiries", "loads per expiry")
@@ -106,7 +108,7 @@ def test_origin_loads_stay_in_budget(rush, lab):
 def loads_per_expiry(starts_ns):
     """Loads, and the expiries that caused them: loads that start less than half a lifetime apart belong to one expiry."""
     starts_ns = sorted(starts_ns)
-    gaps = sum(later - earlier > FRESH_S / 2 * 1e9 for earlier, later in zip(starts_ns, starts_ns[1:], strict=False))
+    gaps = sum(later - earlier > FRESH_S / 2 * 1e9 for earlier, later in pairwise(starts_ns))
     return len(starts_ns), gaps + 1
 
 
@@ -154,7 +156,8 @@ def test_readers_survive_an_outage_of_the_origin(rush, lab):
     lab.require(len(asked) >= 10, f"only {len(asked)} readers met the outage")
     after = {c["version"] for c in rush.calls if c.get("version") and c["end_ns"] > rush.outage_end_ns}
     lost = [r for r in asked if r.status != 200 or r.body["version"] in after]
-    lab.at_most(len(lost) / len(asked), 0.05, f"{len(lost)} of {len(asked)} readers of hot products got no price during the outage", "readers without a price")
+    seen = f"{len(lost)} of {len(asked)} readers of hot products got no price during the outage"
+    lab.at_most(len(lost) / len(asked), 0.05, seen, "readers without a price")
 
 
 def test_a_killed_filler_does_not_wedge_its_key(rush, lab):

@@ -129,7 +129,8 @@ def test_every_accepted_event_is_applied(rush, lab):
     accepted = rush.accepted
     lab.require(len(accepted) >= 200, f"only {len(accepted)} events were accepted")
     lost = find_lost(accepted, rush.applied)
-    assert not lost, f"{len(lost)} of {len(accepted)} accepted events were never applied: {', '.join(f'{o} v{v}' for o, v in (x.id for x in lost[:3]))}"
+    examples = ", ".join(f"{x.id[0]} version {x.id[1]}" for x in lost[:3])
+    assert not lost, f"{len(lost)} of {len(accepted)} accepted events were never applied: {examples}"
     assert not rush.behind, f"partitions whose committed offset is behind the log's end: {rush.behind}"
 
 

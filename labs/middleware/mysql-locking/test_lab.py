@@ -130,7 +130,8 @@ def test_no_lock_is_held_across_the_fraud_check(payday, lab):
         for account in payday.initial
     }
     account = max(peaks, key=peaks.get)
-    lab.at_least(peaks[account], 4, f"never more than {peaks[account]} transfers of one account were being checked", "checks of one account at once")
+    seen = f"never more than {peaks[account]} transfers of one account were being checked"
+    lab.at_least(peaks[account], 4, seen, "checks of one account at once")
 
 
 def test_one_locked_account_stops_nobody_else(payday, lab):
@@ -139,4 +140,5 @@ def test_one_locked_account_stops_nobody_else(payday, lab):
     Why: transfers wait for a lock that is wider than the two rows they need.
     """
     lab.require(payday.done_while_held is not None, f"the load ended before {payday.load.missed}")
-    lab.at_least(payday.done_while_held, 60, f"{payday.done_while_held} transfers were done while one account was locked", "transfers past a locked account")
+    done = payday.done_while_held
+    lab.at_least(done, 60, f"{done} transfers were done while one account was locked", "transfers past a locked account")
