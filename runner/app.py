@@ -38,6 +38,8 @@ class Peer:
         self.port = port
         self._control_port = control_port
         self._token = token
+        self._calls: list[dict[str, Any]] = []
+        self._settled = 0
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """One control request; the answer's JSON. Raises LabError when the peer refuses, OSError when it cannot be reached."""
@@ -55,8 +57,10 @@ class Peer:
 
     def calls(self) -> list[dict[str, Any]]:
         """Every call it has had: {n, replica, method, path, start_ns, end_ns (None while in flight), status, ...what the peer noted}."""
-        calls: list[dict[str, Any]] = self.ask("GET", "/calls")
-        return calls
+        self._calls[self._settled :] = self.ask("GET", f"/calls?after={self._settled}")
+        while self._settled < len(self._calls) and self._calls[self._settled]["end_ns"] is not None:
+            self._settled += 1  # a call that has ended never changes: it need not be asked for again
+        return list(self._calls)
 
     def set(self, **state: object) -> None:
         """Change how it behaves from now on."""

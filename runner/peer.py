@@ -13,7 +13,7 @@ A peer of a lab is a file such as
     peer.run()
 
 The public address is PORT; its paths start with the caller's replica (`/app-2/products/7`), put there by the kit in `<PEER>_URL`. The
-control address is CONTROL_PORT with the bearer token CONTROL_TOKEN, which the app never receives: `GET /calls` and `POST /state`.
+control address is CONTROL_PORT with the bearer token CONTROL_TOKEN, which the app never receives: `GET /calls?after=n` and `POST /state`.
 """
 
 import asyncio
@@ -102,8 +102,8 @@ class Peer:
 
             return check
 
-        async def read_calls(_: Request) -> Response:
-            return JSONResponse(self.calls)
+        async def read_calls(request: Request) -> Response:
+            return JSONResponse(self.calls[int(request.query_params.get("after", 0)) :])
 
         async def change_state(request: Request) -> Response:
             async with self._changed:

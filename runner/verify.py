@@ -121,11 +121,13 @@ def run_cells(cells: Sequence[Cell], plan: Plan, output: Path) -> None:
     lanes: dict[str, list[Cell]] = {}
     for cell in cells:
         lanes.setdefault(cell.lab.name, []).append(cell)
-    done = threading.Lock()
+    done, stopping = threading.Lock(), threading.Event()
     count = iter(range(1, len(cells) + 1))
 
     def run_lane(lane: Sequence[Cell]) -> None:
         for cell in lane:
+            if stopping.is_set():
+                return
             run_cell(cell, plan.seed, output)
             with done:
                 mark = "BAD" if cell.problem else "ok "
@@ -134,7 +136,11 @@ def run_cells(cells: Sequence[Cell], plan: Plan, output: Path) -> None:
                 print(f"{line}  {cell.problem}".rstrip(), flush=True)
 
     with ThreadPoolExecutor(max_workers=max(1, min(plan.jobs, len(lanes)))) as pool:
-        list(pool.map(run_lane, lanes.values()))
+        try:
+            list(pool.map(run_lane, lanes.values()))
+        except KeyboardInterrupt:
+            stopping.set()  # the cells under way got the same Ctrl-C from the terminal
+            raise
 
 
 def run_cell(cell: Cell, seed: int | None, output: Path) -> None:

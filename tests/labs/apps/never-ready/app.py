@@ -1,0 +1,6 @@
+"""Runs, and listens nowhere."""
+
+import signal
+
+print("still loading", flush=True)
+signal.pause()

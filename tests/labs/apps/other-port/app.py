@@ -1,0 +1,32 @@
+"""Listens on a port of its own choice."""
+
+import itertools
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    numbers = itertools.count(1)
+    given = []
+
+    def do_GET(self):
+        self.answer({"hits": len(Handler.given)})
+
+    def do_POST(self):
+        Handler.given.append(number := next(Handler.numbers))
+        self.answer({"number": number})
+
+    def answer(self, body):
+        data = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+ThreadingHTTPServer(("127.0.0.1", 0), Handler).serve_forever()
