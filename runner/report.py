@@ -32,6 +32,7 @@ class Report:
     verdict: Verdict
     seconds: float
     load_s: float
+    incident_s: float
     requests: int
     unanswered: int
     longest_stall_s: float
@@ -51,6 +52,7 @@ class Report:
             verdict=verdict,
             seconds=seconds,
             load_s=sum(load.seconds for load in run.loads),
+            incident_s=run.incident_s,
             requests=len(records),
             unanswered=sum(1 for record in records if record.status is None),
             longest_stall_s=max((load.history.longest_stall_s for load in run.loads), default=0.0),
@@ -70,6 +72,7 @@ class Report:
             "verdict": self.verdict.outcome.name,
             "seconds": round(self.seconds, 3),
             "load_s": round(self.load_s, 3),
+            "incident_s": round(self.incident_s, 3),
             "requests": self.requests,
             "unanswered": self.unanswered,
             "longest_stall_s": round(self.longest_stall_s, 4),
@@ -123,7 +126,10 @@ def print_verdict(report: Report, write: Callable[[str], object]) -> None:
     passed = [f"ok {check.title}" for check in verdict.checks if check.outcome is Outcome.PASS]
     for line in wrapped(passed):
         write(f"  {line}")
-    write(f"  {report.requests} requests, {report.unanswered} unanswered, {report.load_s:.1f} s of load, {report.seconds:.1f} s in all")
+    times = f"{report.load_s:.1f} s of load"
+    if report.incident_s > report.load_s + 0.5:
+        times += f" in {report.incident_s:.1f} s of incident"
+    write(f"  {report.requests} requests, {report.unanswered} unanswered, {times}, {report.seconds:.1f} s in all")
 
 
 def check_lines(check: CheckResult) -> list[str]:

@@ -39,6 +39,7 @@ class Run:
         self.events: list[dict[str, Any]] = []
         self.is_narrated = False
         self._idle: LoadProcess | None = None
+        self._waited_until_ns = 0
 
     def start(self, *, with_load: bool = True) -> None:
         """Start services, peers, the app and the load generator, side by side where they do not need each other."""
@@ -113,12 +114,22 @@ class Run:
     def until(self, state: Callable[[], object], at_most_s: float) -> bool:
         """Wait until `state()` is true, outside a load; whether it became so within `at_most_s`."""
         deadline = time.monotonic() + at_most_s
-        while not state():
-            self.app.check_alive()
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(POLL_S)  # the state lives in other processes: there is nothing to block on
-        return True
+        try:
+            while not (is_so := bool(state())):
+                self.app.check_alive()
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(POLL_S)  # the state lives in other processes: there is nothing to block on
+            return is_so
+        finally:
+            self._waited_until_ns = time.monotonic_ns()
+
+    @property
+    def incident_s(self) -> float:
+        """Seconds from the first load's begin to the end of the last load or wait: what a run cannot do without."""
+        if not self.loads:
+            return 0.0
+        return (max(self._waited_until_ns, *(load.end_ns for load in self.loads)) - self.loads[0].start_ns) / 1e9
 
     def peer(self, name: str) -> Peer:
         """A peer's control address."""

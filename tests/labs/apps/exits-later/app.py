@@ -5,21 +5,22 @@ import json
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+numbers = itertools.count(1)
+given = []
+
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    numbers = itertools.count(1)
-    given = []
 
     def do_GET(self):
-        self.answer({"hits": len(Handler.given)})
+        self.answer({"hits": len(given)})
 
     def do_POST(self):
-        number = next(Handler.numbers)
+        number = next(numbers)
         if number == 3:
             print("three is enough", flush=True)
             os._exit(7)
-        Handler.given.append(number)
+        given.append(number)
         self.answer({"number": number})
 
     def answer(self, body):

