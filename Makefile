@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 # Settings come from make's command line alone: WSL, for one, exports NAME=<the machine> to everything. They reach the recipes
 # unexpanded through the environment, where the shell treats them as data, whatever they hold.
-SETTINGS := NAME SUBMISSION SEED KEEP BACKEND REPEAT BUSY JOBS PYTHON
+SETTINGS := NAME SUBMISSION SEED KEEP BACKEND REPEAT BUSY JOBS FIX PYTHON
 take = $(if $(filter command,$(firstword $(origin $(1)))),$(value $(1)))
 $(foreach setting,$(SETTINGS),$(eval override $(setting) := $$(call take,$(setting))))
 export $(SETTINGS)
@@ -30,6 +30,7 @@ help: ## this page
 #:   REPEAT      verify: run each submission that often
 #:   BUSY=1      verify: keep every core busy meanwhile
 #:   JOBS        verify: labs side by side
+#:   FIX=1       doctor: remove what is left over
 #:   PYTHON      the Python to make .venv with (default: the newest of 3.11 to 3.14)
 
 setup:
@@ -61,7 +62,7 @@ new: named-new setup ## write the template of a new lab, NAME=topic/name
 	@$(labs) new "$$NAME"
 
 doctor: setup ## look at this machine and the set-up
-	@$(labs) doctor
+	@$(labs) doctor $(if $(call is_on,FIX),--fix)
 
 test: setup-dev ## the kit's own tests
 	@.venv/bin/pytest -q

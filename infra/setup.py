@@ -34,8 +34,8 @@ HINTS = {
         "no package index was reached: check the network (or pip's own index and proxy settings) and run again"
     ),
     "No matching distribution|Could not find a version": (
-        "a package has no wheel for this machine: there are wheels for Python 3.11 to 3.14 on macOS and on Linux with glibc 2.28 or newer; "
-        "name another Python with make lab PYTHON=/path/to/python3"
+        "a package has no wheel for this machine: there are wheels for Python 3.11 to 3.14 on macOS and on Linux with "
+        "glibc 2.28 or newer; name another Python with make lab PYTHON=/path/to/python3"
     ),
 }
 

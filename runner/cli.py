@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from runner.errors import LabsError
 from runner.verdict import Outcome
@@ -38,9 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(Outcome.ERROR)
 
 
+class Parser(argparse.ArgumentParser):
+    """A wrong command line is an ERROR; argparse's own exit code 2 would read INCONCLUSIVE."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line, and how it is used."""
+        self.print_usage(sys.stderr)
+        self.exit(int(Outcome.ERROR), f"ERROR  {message}\n\nhint: `{self.prog} --help` tells more\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    parser = argparse.ArgumentParser(prog="labs", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="labs", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 

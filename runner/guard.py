@@ -65,7 +65,7 @@ class Guard:
         self.libc = ctypes.CDLL(None) if IS_LINUX else None
 
     def run(self) -> None:
-        """Serve until the runner is gone, then end everything."""
+        """Serve until the runner is gone."""
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         os.set_blocking(wake_read, False)
         os.set_blocking(wake_write, False)
@@ -90,7 +90,6 @@ class Guard:
                     self.reap()
                 else:
                     self.pump(key.data)
-        self.end()
 
     def serve(self) -> bool:
         """Answer what the runner asked; False when it is gone or asked for the end."""
@@ -122,8 +121,9 @@ class Guard:
                 start_new_session=True,
                 preexec_fn=self.die_with_guard,  # noqa: PLW1509 - the guard has one thread
             )
-        except OSError as error:
-            self.tell({"event": "failed", "id": request["id"], "error": f"{error.strerror}: {error.filename or request['argv'][0]}"})
+        except (OSError, ValueError) as error:
+            what = f"{error.strerror}: {error.filename or request['argv'][0]}" if isinstance(error, OSError) else str(error)
+            self.tell({"event": "failed", "id": request["id"], "error": what})
             return
         assert process.stdout is not None
         fd = process.stdout.fileno()
@@ -153,6 +153,8 @@ class Guard:
 
     def pump(self, pid: int) -> None:
         """Move one chunk of a child's output to its log."""
+        if pid not in self.logs:
+            return  # reaped a moment ago, by the same look at the selector
         fd, log = self.logs[pid]
         try:
             data = os.read(fd, 1 << 16)
@@ -206,7 +208,8 @@ class Guard:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             try:
-                while os.waitpid(-1, 0):
+                os.waitpid(-1, 0)  # no more than one: what was born between the look and the kill is only seen by the next look
+                while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
             except ChildProcessError:
                 if not IS_LINUX or not descendants(os.getpid()):
@@ -244,4 +247,8 @@ def descendants(root: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    Guard(socket.socket(fileno=int(sys.argv[1]))).run()
+    guard = Guard(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        guard.run()
+    finally:
+        guard.end()  # after a failure of its own too

@@ -31,10 +31,10 @@ children.close()
 print("closed", flush=True)
 sys.stdin.readline()
 """
-READY = "\nopen(os.path.join(os.environ['READY'], {name!r} + '.ready'), 'w').close()\n"
+READY = "; open(os.path.join(os.environ['READY'], {name!r} + '.ready'), 'w').close()"
 DIRECT = {
-    "ignores_sigterm": "import os, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN){ready}while True: signal.pause()",
-    "stopped": "import os, signal{ready}os.kill(os.getpid(), signal.SIGSTOP)",
+    "ignores_sigterm": "import os, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN){ready}\nwhile True: signal.pause()",
+    "stopped": "import os, signal{ready}\nos.kill(os.getpid(), signal.SIGSTOP)",
 }
 FLEEING = {
     "forks_twice": """
@@ -54,11 +54,22 @@ code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); prin
 for _ in range(2):
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
     child.stdout.readline()
-{ready}
+pass{ready}
 """,
 }
-# Its parts are: ignores_sigterm 1, stopped 1, forks_twice 2, leaves_children 2, and the runner and its guard know no home.
-ALIVE = {"direct": 2, "all": 6}
+# Bounded, so that a guard that lets it go on does no harm to the machine.
+BREEDS = """
+import os, signal, time
+for n in range(3000):
+    if os.fork() == 0:
+        while True: signal.pause()
+    time.sleep(0.001)
+    if n == 20:
+        pass{ready}
+while True: signal.pause()
+"""
+# ignores_sigterm 1, stopped 1, forks_twice 2, leaves_children 2; the runner and its guard live elsewhere.
+ALL = 6
 
 
 @pytest.fixture
@@ -80,8 +91,8 @@ class Scene:
         (self.home / "data").mkdir()
         (self.home / "data" / "file").touch()
 
-    def start(self, scripts: dict[str, str]) -> None:
-        """Start the runner and wait until each child has done what it does."""
+    def start(self, scripts: dict[str, str], alive: int = 0) -> None:
+        """Start the runner and wait until each child has done what it does, and `alive` processes are left of that."""
         for name, script in scripts.items():
             (self.scripts / f"{name}.py").write_text(script.replace("{ready}", READY.format(name=name)))
         self.runner = subprocess.Popen(
@@ -94,6 +105,7 @@ class Scene:
         self.guard = int(self.read())
         names = {f"{name}.ready" for name in scripts}
         self.eventually(lambda: names <= {path.name for path in self.logs.iterdir()}, "the children are ready")
+        self.eventually(lambda: not alive or len(self.alive()) == alive, f"{alive} processes are alive")
 
     def read(self) -> str:
         assert self.runner.stdout is not None
@@ -129,15 +141,13 @@ class Scene:
 
 
 def test_nothing_outlives_a_killed_runner(scene: Scene, eventually: Callable[..., Any]) -> None:
-    scene.start(DIRECT | FLEEING)
-    assert len(scene.alive()) == ALIVE["all"], "the test itself is broken"
+    scene.start(DIRECT | FLEEING, ALL)
     scene.runner.kill()
     eventually(lambda: not scene.alive() and scene.guard_is_gone() and not scene.home.exists(), "all of it is gone")
 
 
 def test_nothing_outlives_a_normal_end(scene: Scene) -> None:
-    scene.start(DIRECT | FLEEING)
-    assert len(scene.alive()) == ALIVE["all"]
+    scene.start(DIRECT | FLEEING, ALL)
     scene.write()
     assert scene.read() == "closed\n"
     assert scene.alive() == [], "close() returns when all is done, not before"
@@ -148,18 +158,17 @@ def test_nothing_outlives_a_normal_end(scene: Scene) -> None:
 @pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_guard_leaves_nothing(scene: Scene, eventually: Callable[..., Any], signo: signal.Signals) -> None:
     """SIGTERM is its end; what a terminal sends is for the runner to answer."""
-    scene.start(DIRECT | FLEEING)
+    scene.start(DIRECT | FLEEING, ALL)
     os.kill(scene.guard, signo)
     if signo is not signal.SIGTERM:
-        assert len(scene.alive()) == ALIVE["all"]
+        assert len(scene.alive()) == ALL
         scene.runner.kill()
     eventually(lambda: not scene.alive() and not scene.home.exists(), "all of it is gone")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
 def test_direct_children_die_with_a_killed_guard(scene: Scene, eventually: Callable[..., Any]) -> None:
-    scene.start(DIRECT)
-    assert len(scene.alive()) == ALIVE["direct"]
+    scene.start(DIRECT, 2)
     os.kill(scene.guard, signal.SIGKILL)
     eventually(lambda: not scene.alive(), "the children are gone")
 
@@ -167,24 +176,7 @@ def test_direct_children_die_with_a_killed_guard(scene: Scene, eventually: Calla
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="without a subreaper some get away")
 def test_a_child_that_goes_on_forking_is_ended(scene: Scene, eventually: Callable[..., Any]) -> None:
     """Some are born between the look at the list of processes and the kill of their parents."""
-    scene.start(
-        {
-            "breeds": """
-import os, signal
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for n in range(100_000):
-    if os.fork() == 0:
-        os.setsid()
-        signal.alarm(1)
-        signal.signal(signal.SIGALRM, lambda *_: [os.fork() for _ in range(1)])
-        while True: signal.pause()
-    if n == 40:
-        {ready}
-    import time; time.sleep(0.0005)
-    if n > 150: signal.pause()
-""".replace("        {ready}", "        open(os.path.join(os.environ['READY'], 'breeds.ready'), 'w').close()")
-        }
-    )
+    scene.start({f"breeds_{n}": BREEDS for n in range(4)})
     scene.runner.kill()
     eventually(lambda: not scene.alive() and scene.guard_is_gone() and not scene.home.exists(), "all of it is gone")
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
 GROUPS = {name: [Requirement(text) for text in texts] for name, texts in PROJECT["dependency-groups"].items()}
-SETTINGS = ("NAME", "SUBMISSION", "SEED", "KEEP", "BACKEND", "REPEAT", "BUSY", "JOBS", "PYTHON")
+SETTINGS = ("NAME", "SUBMISSION", "SEED", "KEEP", "BACKEND", "REPEAT", "BUSY", "JOBS", "FIX", "PYTHON")
 
 # Runs infra/setup.sh's probe as another Python would see it, and shows what it was asked to run instead of running it.
 FAKE_PYTHON = """#!{real}
@@ -318,6 +318,7 @@ def make(checkout: Path) -> Make:
     [
         ("list", "list"),
         ("doctor", "doctor"),
+        ("doctor FIX=1", "doctor --fix"),
         ("tour NAME=x", "tour x"),
         ("hint NAME=x", "hint x"),
         ("new NAME=topic/x", "new topic/x"),
