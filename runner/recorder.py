@@ -9,8 +9,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import contextlib  # noqa: E402 - nothing may be imported before the patch
-import contextvars  # noqa: E402
+import contextvars  # noqa: E402 - nothing may be imported before the patch
 import itertools  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
@@ -45,6 +44,8 @@ class Call:
         self.is_streamed = bool(options.get("stream"))
         self.pinned: int | None = self.context.get("replica")
         self.replica: int | None = None
+        self.response: Any = None
+        self.broken: Exception | None = None  # why the body could not be read to its end
         self.start_ns = self.end_ns = 0
 
 
@@ -89,9 +90,12 @@ class Recorder:
             call.start_ns = time.monotonic_ns()
             response = send(session, method, target, *args, **kwargs)
             if not call.is_streamed:
-                with contextlib.suppress(Exception):  # Locust reads the body again and judges the same error itself
+                try:
                     _ = response.content
+                except Exception as error:  # noqa: BLE001 - Locust reads again, and takes the empty rest for the body
+                    call.broken = error
             call.end_ns = time.monotonic_ns()
+            call.response = response
             response._labs_call = call  # noqa: SLF001
             return response
 
@@ -119,7 +123,8 @@ class Recorder:
         if call is not None and id(call) in self.in_flight:
             del self.in_flight[id(call)]
             call.name = name.removeprefix(PLACEHOLDER)
-            self.write(call, response, str(exception) if exception else None)
+            failed = exception or call.broken
+            self.write(call, response, str(failed) or type(failed).__name__ if failed else None)
 
     def on_user_error(self, exception: BaseException, tb: Any, **_: Any) -> None:
         """The locustfile itself failed."""
@@ -146,7 +151,7 @@ class Recorder:
             "failed": failed,
             "context": context,
             "headers": headers,
-            "body": parsed_body(response) if status else None,
+            "body": parsed_body(response) if status and not call.is_streamed else None,
         }
         self.history.write(json.dumps(record, default=str) + "\n")
 
@@ -156,9 +161,10 @@ class Recorder:
             self.history.write(json.dumps({"kind": kind, **values}) + "\n")
 
     def abandon(self) -> None:
-        """Record what was sent and never reported: the operation may have happened."""
+        """Record what was sent and never reported: without an answer the operation may have happened."""
         for call in self.in_flight.values():
-            self.write(call, None, "no answer before the load ended")
+            is_ok = getattr(call.response, "status_code", 0) and call.response.ok  # answered, and its block left by StopUser, say
+            self.write(call, call.response, None if is_ok else "no answer before the load ended")
         self.in_flight.clear()
 
     def watch_stalls(self) -> None:

@@ -3,23 +3,22 @@
 import json
 import multiprocessing
 import os
-import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
+from runner.cell import Cell, Expectation
 from runner.checkout import find_root, shown_path
 from runner.errors import LabError
 from runner.form import check_form
 from runner.lab import Lab, all_labs, find_lab
+from runner.tally import print_margins, print_table, write_results
 from runner.verdict import Outcome
 
 CELL_WITHIN_S = 180
@@ -36,49 +35,6 @@ class Plan:
     jobs: int = 1
     seed: int | None = None
     output: Path | None = None
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What one submission must come to."""
-
-    submission: str
-    fails: frozenset[str]
-    may_fail: frozenset[str]
-
-    def judge(self, report: dict[str, Any]) -> str:
-        """What is wrong with a report of this submission; "" when it is as declared."""
-        failed = {c["name"] for c in report["checks"] if c["outcome"] == "FAIL" and not c["blame"]}
-        blamed = [c for c in report["checks"] if c["blame"]]
-        if blamed:
-            return f"{report['verdict']}, not judged by a check: {blamed[0]['seen'].splitlines()[0]}"
-        if not self.fails:
-            return "" if report["verdict"] == "PASS" else describe(report)
-        if report["verdict"] != "FAIL":
-            return f"{report['verdict']}, should fail {names(self.fails)}"
-        if missed := self.fails - failed:
-            return f"not caught by {names(missed)}"
-        if extra := failed - self.fails - self.may_fail:
-            return f"failed {names(extra)}, which lab.toml does not say"
-        return ""
-
-
-@dataclass
-class Cell:
-    """One submission of one lab, once."""
-
-    lab: Lab
-    expectation: Expectation
-    attempt: int
-    problem: str = ""
-    report: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    folder: Path | None = None
-
-    @property
-    def title(self) -> str:
-        """`cache-stampede wrong/immortal-lock #2`."""
-        return f"{self.lab.name} {self.expectation.submission}" + (f" #{self.attempt}" if self.attempt > 1 else "")
 
 
 def verify(plan: Plan) -> int:
@@ -207,89 +163,3 @@ def spin() -> None:
     while os.getppid() == parent:
         for _ in range(100_000):
             pass
-
-
-def print_table(cells: Sequence[Cell]) -> None:
-    """Labs x submissions: how many of the repeats were as declared, and the median of their seconds."""
-    print("\nlab                       submission                            as declared   median s")
-    for (lab, submission), group in grouped(cells).items():
-        good = sum(not c.problem for c in group)
-        seconds = statistics.median(c.seconds for c in group)
-        mark = "" if good == len(group) else "   BAD"
-        print(f"{lab:<25} {submission:<37} {good:>3} of {len(group):<6} {seconds:8.1f}{mark}")
-
-
-def grouped(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
-    """The repeats of each cell."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.lab.name, cell.expectation.submission), []).append(cell)
-    return groups
-
-
-def margins(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """For each compared value, what the solution had and what those had that its check must catch and did."""
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for cell in cells:
-        for check in cell.report.get("checks", []):
-            for c in check["comparisons"]:
-                row = found.setdefault(
-                    (cell.lab.name, check["name"], c["what"]),
-                    {"lab": cell.lab.name, "check": check["name"], **c, "passing": [], "caught": []},
-                )
-                if cell.expectation.submission == "solution":
-                    row["passing"].append(c["value"])
-                elif check["name"] in cell.expectation.fails and check["outcome"] == "FAIL":
-                    row["caught"].append(c["value"])
-    return list(found.values())
-
-
-def print_margins(cells: Sequence[Cell]) -> None:
-    """Each compared value beside its limit, the solution's worst and the nearest of what must be caught."""
-    rows = margins(cells)
-    if not rows:
-        return
-    print("\nlab                       compared value                        solution's worst      limit   nearest caught")
-    for row in rows:
-        worst, nearest = (max, min) if row["is_upper"] else (min, max)
-        passing = f"{worst(row['passing']):.4g}" if row["passing"] else "-"
-        caught = f"{nearest(row['caught']):.4g}" if row["caught"] else "-"
-        print(f"{row['lab']:<25} {row['what'] or row['check']:<37} {passing:>16} {row['limit']:>10.4g} {caught:>16}")
-
-
-def write_results(cells: Sequence[Cell], problems: dict[str, list[str]], output: Path, wall_s: float) -> None:
-    """verify.json and junit.xml."""
-    rows = [
-        {
-            "lab": c.lab.name,
-            "submission": c.expectation.submission,
-            "attempt": c.attempt,
-            "problem": c.problem,
-            "verdict": c.report.get("verdict"),
-            "seed": c.report.get("seed"),
-            "seconds": round(c.seconds, 2),
-            "load_s": c.report.get("load_s"),
-            "longest_stall_s": c.report.get("longest_stall_s"),
-        }
-        for c in cells
-    ]
-    summary = {"schema": 1, "wall_s": round(wall_s, 1), "form": problems, "cells": rows, "margins": margins(cells)}
-    (output / "verify.json").write_text(json.dumps(summary, indent=1) + "\n")
-    failures = str(sum(bool(c.problem) for c in cells))
-    suite = ElementTree.Element("testsuite", name="labs verify", tests=str(len(cells)), failures=failures)
-    for c in cells:
-        case = ElementTree.SubElement(suite, "testcase", classname=c.lab.name, name=c.title, time=f"{c.seconds:.2f}")
-        if c.problem:
-            ElementTree.SubElement(case, "failure", message=c.problem)
-    ElementTree.ElementTree(suite).write(output / "junit.xml", encoding="utf-8", xml_declaration=True)
-
-
-def describe(report: dict[str, Any]) -> str:
-    """A verdict that should have been PASS, with its first reason."""
-    first = next((c for c in report["checks"] if c["outcome"] != "PASS"), None)
-    return f"{report['verdict']}: {first['name']}: {first['seen'].splitlines()[0]}" if first else report["verdict"]
-
-
-def names(checks: Set[str]) -> str:
-    """Check names in a line."""
-    return ", ".join(sorted(checks))

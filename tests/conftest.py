@@ -176,7 +176,7 @@ def kit(tmp_path: Path) -> Iterator[Kit]:
 
 @dataclass
 class Visit:
-    """A request as the server saw it; `sent_ns` is when the last byte of the answer left, 0 until then."""
+    """A request as the server saw it; the other times are right before head and body left, 0 until then."""
 
     path: str
     query: dict[str, str]
@@ -236,10 +236,10 @@ class Clockwork:
         handler.send_response(int(visit.query.get("status", "200")))
         handler.send_header("Content-Length", str(len(body)))
         handler.send_header("Content-Type", "application/json")
+        visit.headed_ns = time.monotonic_ns()  # before the write: the client may have read it before that returns
         handler.end_headers()
-        visit.headed_ns = time.monotonic_ns()
         self.ended.wait(float(visit.query.get("body", "0")))
-        visit.sent_ns = time.monotonic_ns()  # before the write: the client may have read all before it returns
+        visit.sent_ns = time.monotonic_ns()
         handler.wfile.write(body[: int(visit.query.get("cut", len(body)))])
         handler.close_connection = "cut" in visit.query
 

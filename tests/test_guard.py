@@ -13,7 +13,7 @@ import pytest
 
 from runner.guard import LOG_HEAD_BYTES, LOG_TAIL_BYTES, Log, descendants
 
-# A runner in small: it starts one child a file of the folder it is given, says so, and then waits for a line.
+# A runner in small: it starts one child for each file of a folder, and then does what it is asked.
 RUNNER = """
 import sys
 from pathlib import Path
@@ -26,10 +26,12 @@ env = {**clean_environment(home), "READY": str(logs)}
 for script in sorted(scripts.iterdir()):
     children.spawn(script.stem, [sys.executable, str(script)], env=env, cwd=home, log=logs / f"{script.stem}.log")
 print(children._guard.pid, flush=True)
-sys.stdin.readline()
-children.close()
-print("closed", flush=True)
-sys.stdin.readline()
+while line := sys.stdin.readline():
+    if line == "close\\n":
+        children.close()
+    else:
+        children.spawn("late", [sys.executable, "-c", "import signal; signal.pause()"], env=env, cwd=home, log=logs / "late.log")
+    print("done", flush=True)
 """
 READY = "; open(os.path.join(os.environ['READY'], {name!r} + '.ready'), 'w').close()"
 DIRECT = {
@@ -111,10 +113,12 @@ class Scene:
         assert self.runner.stdout is not None
         return self.runner.stdout.readline()
 
-    def write(self) -> None:
+    def ask(self, order: str) -> None:
+        """Have the runner `close`, or start a `late` child."""
         assert self.runner.stdin is not None
-        self.runner.stdin.write("\n")
+        self.runner.stdin.write(f"{order}\n")
         self.runner.stdin.flush()
+        assert self.read() == "done\n"
 
     def alive(self) -> list[int]:
         """The pids of what lives in the owned folder."""
@@ -148,8 +152,7 @@ def test_nothing_outlives_a_killed_runner(scene: Scene, eventually: Callable[...
 
 def test_nothing_outlives_a_normal_end(scene: Scene) -> None:
     scene.start(DIRECT | FLEEING, ALL)
-    scene.write()
-    assert scene.read() == "closed\n"
+    scene.ask("close")
     assert scene.alive() == [], "close() returns when all is done, not before"
     assert not scene.home.exists()
     assert scene.guard_is_gone()
@@ -161,7 +164,8 @@ def test_a_signal_to_the_guard_leaves_nothing(scene: Scene, eventually: Callable
     scene.start(DIRECT | FLEEING, ALL)
     os.kill(scene.guard, signo)
     if signo is not signal.SIGTERM:
-        assert len(scene.alive()) == ALL
+        scene.ask("late")
+        assert len(scene.alive()) == ALL + 1
         scene.runner.kill()
     eventually(lambda: not scene.alive() and not scene.home.exists(), "all of it is gone")
 
@@ -212,8 +216,10 @@ def test_a_long_log_keeps_head_and_tail(tmp_path: Path) -> None:
         log.write(b"".join(line % n for n in range(start, min(start + 1000, count))))
     log.settle()
     os.close(log.fd)
-    head, note, tail = (tmp_path / "log").read_bytes().partition(
-        f"\n[... {9 * LOG_TAIL_BYTES} bytes dropped: the log is limited to {LOG_HEAD_BYTES} ...]\n".encode()
+    head, note, tail = (
+        (tmp_path / "log")
+        .read_bytes()
+        .partition(f"\n[... {9 * LOG_TAIL_BYTES} bytes dropped: the log is limited to {LOG_HEAD_BYTES} ...]\n".encode())
     )
     assert note
     assert head == b"".join(line % n for n in range(LOG_HEAD_BYTES // 16))

@@ -1,0 +1,91 @@
+"""What a verification came to: the tables on the terminal, verify.json and junit.xml."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from runner.cell import Cell
+
+
+def print_table(cells: Sequence[Cell]) -> None:
+    """Labs x submissions: how many of the repeats were as declared, and the median of their seconds."""
+    print("\nlab                       submission                            as declared   median s")
+    for (lab, submission), group in grouped(cells).items():
+        good = sum(not c.problem for c in group)
+        seconds = statistics.median(c.seconds for c in group)
+        mark = "" if good == len(group) else "   BAD"
+        print(f"{lab:<25} {submission:<37} {good:>3} of {len(group):<6} {seconds:8.1f}{mark}")
+
+
+def grouped(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
+    """The repeats of each cell."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.lab.name, cell.expectation.submission), []).append(cell)
+    return groups
+
+
+def margins(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """For each compared value, what the solution had and what those had that its check must catch and did."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for cell in cells:
+        for check in cell.report.get("checks", []):
+            for c in check["comparisons"]:
+                row = found.setdefault(
+                    (cell.lab.name, check["name"], c["what"]),
+                    {"lab": cell.lab.name, "check": check["name"], **c, "passing": [], "caught": []},
+                )
+                if cell.expectation.submission == "solution":
+                    row["passing"].append(c["value"])
+                elif check["name"] in cell.expectation.fails and is_beyond(c):
+                    row["caught"].append(c["value"])
+    return list(found.values())
+
+
+def is_beyond(comparison: dict[str, Any]) -> bool:
+    """Whether a value lies on the wrong side of its limit."""
+    value, limit = comparison["value"], comparison["limit"]
+    return bool(value > limit if comparison["is_upper"] else value < limit)
+
+
+def print_margins(cells: Sequence[Cell]) -> None:
+    """Each compared value beside its limit, the solution's worst and the nearest of what must be caught."""
+    rows = margins(cells)
+    if not rows:
+        return
+    print("\nlab                       compared value                        solution's worst      limit   nearest caught")
+    for row in rows:
+        worst, nearest = (max, min) if row["is_upper"] else (min, max)
+        passing = f"{worst(row['passing']):.4g}" if row["passing"] else "-"
+        caught = f"{nearest(row['caught']):.4g}" if row["caught"] else "-"
+        print(f"{row['lab']:<25} {row['what'] or row['check']:<37} {passing:>16} {row['limit']:>10.4g} {caught:>16}")
+
+
+def write_results(cells: Sequence[Cell], problems: dict[str, list[str]], output: Path, wall_s: float) -> None:
+    """verify.json and junit.xml."""
+    rows = [
+        {
+            "lab": c.lab.name,
+            "submission": c.expectation.submission,
+            "attempt": c.attempt,
+            "problem": c.problem,
+            "verdict": c.report.get("verdict"),
+            "seed": c.report.get("seed"),
+            "seconds": round(c.seconds, 2),
+            "load_s": c.report.get("load_s"),
+            "longest_stall_s": c.report.get("longest_stall_s"),
+        }
+        for c in cells
+    ]
+    summary = {"schema": 1, "wall_s": round(wall_s, 1), "form": problems, "cells": rows, "margins": margins(cells)}
+    (output / "verify.json").write_text(json.dumps(summary, indent=1) + "\n")
+    failures = str(sum(bool(c.problem) for c in cells))
+    suite = ElementTree.Element("testsuite", name="labs verify", tests=str(len(cells)), failures=failures)
+    for c in cells:
+        case = ElementTree.SubElement(suite, "testcase", classname=c.lab.name, name=c.title, time=f"{c.seconds:.2f}")
+        if c.problem:
+            ElementTree.SubElement(case, "failure", message=c.problem)
+    ElementTree.ElementTree(suite).write(output / "junit.xml", encoding="utf-8", xml_declaration=True)
