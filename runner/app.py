@@ -40,6 +40,7 @@ class Peer:
         self._token = token
         self._calls: list[dict[str, Any]] = []
         self._settled = 0
+        self._before = 0  # calls of earlier lives, which it does not know any more
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """One control request; the answer's JSON. Raises LabError when the peer refuses, OSError when it cannot be reached."""
@@ -57,10 +58,14 @@ class Peer:
 
     def calls(self) -> list[dict[str, Any]]:
         """Every call it has had: {n, replica, method, path, start_ns, end_ns (None while in flight), status, ...what the peer noted}."""
-        self._calls[self._settled :] = self.ask("GET", f"/calls?after={self._settled}")
+        self._calls[self._settled :] = self.ask("GET", f"/calls?after={self._settled - self._before}")
         while self._settled < len(self._calls) and self._calls[self._settled]["end_ns"] is not None:
             self._settled += 1  # a call that has ended never changes: it need not be asked for again
         return list(self._calls)
+
+    def begin_anew(self) -> None:
+        """It was restarted: its ledger is empty, what we have of it stays."""
+        self._before = self._settled = len(self._calls)
 
     def set(self, **state: object) -> None:
         """Change how it behaves from now on."""
@@ -198,6 +203,9 @@ class App:
         """Start a killed process anew and return when it is ready."""
         self._stack.restart(name)
         self._killed.discard(name)
+        if name in self.peers:
+            self.peers[name].begin_anew()
+            self.await_peers()
         for replica in self.replicas:
             if replica.name == name:
                 self.await_replica(replica, self._lab.app.ready)

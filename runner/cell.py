@@ -54,7 +54,10 @@ class Cell:
 def describe(report: dict[str, Any]) -> str:
     """A verdict that should have been PASS, with its first reason."""
     first = next((c for c in report["checks"] if c["outcome"] != "PASS"), None)
-    return f"{report['verdict']}: {first['name']}: {first['seen'].splitlines()[0]}" if first else report["verdict"]
+    if first is None:
+        return str(report["verdict"])
+    seen = first["seen"].splitlines() or ["(no message)"]
+    return f"{report['verdict']}: {first['name']}: {seen[0]}"
 
 
 def names(checks: Set[str]) -> str:

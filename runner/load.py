@@ -53,6 +53,7 @@ class LoadProcess:
                 connection, _ = self.listener.accept()
                 connection.settimeout(None)
                 return connection
+        self.listener.close()
         raise MachineError(f"the load generator did not start (exit code {self.process.exit_code})\n{tail_of(self.process.log)}")
 
 

@@ -64,6 +64,10 @@ class Peer:
                     answer = await handler(request, call)
                     response = answer if isinstance(answer, Response) else JSONResponse(answer)
                     call["status"] = response.status_code
+                except Exception:
+                    call["status"] = 500  # what Starlette now answers
+                    raise
+                else:
                     return response
                 finally:
                     call["end_ns"] = time.monotonic_ns()

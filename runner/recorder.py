@@ -201,7 +201,7 @@ def drive(socket_path: str) -> None:
         recorder.down = set(start["down"])
         try:
             run_users(start, recorder, lines)
-        except Exception:  # noqa: BLE001 - told to the runner, which blames the locustfile
+        except (Exception, SystemExit):  # noqa: BLE001 - told to the runner, which blames the locustfile
             recorder.errors.append(traceback.format_exc())
         recorder.abandon()
     done = {"event": "done", "errors": recorder.errors[:3], "error_count": len(recorder.errors)}
@@ -212,6 +212,8 @@ def run_users(start: dict[str, Any], recorder: Recorder, lines: Any) -> None:
     """Run the locustfile's users until they have ended or the runner says so."""
     sys.path.insert(0, str(Path(start["locustfile"]).parent))
     user_classes = load_locustfile(start["locustfile"])[0]
+    if not user_classes:
+        raise ValueError("the locustfile has no user class")
     environment = Environment(user_classes=list(user_classes.values()), events=events, host=PLACEHOLDER, stop_timeout=DRAIN_S)
     for user_class in environment.user_classes:
         user_class.host = PLACEHOLDER

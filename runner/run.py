@@ -39,6 +39,7 @@ class Run:
         self.events: list[dict[str, Any]] = []
         self.is_narrated = False
         self._idle: LoadProcess | None = None
+        self._accounts: dict[str, str] = {}  # service -> the app's password
         self._waited_until_ns = 0
 
     def start(self, *, with_load: bool = True) -> None:
@@ -64,6 +65,7 @@ class Run:
         for name in self.lab.services:
             address, password = self.stack.address(name), token_urlsafe(18)
             SERVICES[name].prepare(address, password, self.lab.schema_of(name))
+            self._accounts[name] = password
             env |= SERVICES[name].app_env(address, password)
         return env
 
@@ -178,6 +180,8 @@ class Run:
     def restart(self, name: str) -> None:
         """Start it anew with its data; returns when it serves again."""
         self.app.restart(name)
+        if name in self._accounts:
+            SERVICES[name].prepare(self.stack.address(name), self._accounts[name], "")  # Redis has forgotten the app's account
         if number := self.app.number_of(name):
             self._tell_load("mark_up", number)
         self.mark(f"restarted {name}")

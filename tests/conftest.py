@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,17 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     assert_nothing_left(tmp_path, folder)
 
 
+@pytest.fixture
+def unused_ports() -> Callable[[int], list[int]]:
+    """Ports that nobody listens on now."""
+
+    def find(count: int) -> list[int]:
+        with contextlib.ExitStack() as stack:
+            return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
+
+    return find
+
+
 # The kit's command on the fixture labs
 
 
@@ -157,7 +169,7 @@ def kit(tmp_path: Path) -> Iterator[Kit]:
     root, folder = tmp_path / "root", tmp_path / "t"
     folder.mkdir()
     shutil.copytree(HERE / "labs", root / "labs", ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "pyproject.toml").touch()
+    (root / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = ["--import-mode=importlib"]\nfilterwarnings = ["error"]\n')
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "LABS_ROOT"))}
     environment |= {"LABS_ROOT": str(root), "PYTHONPATH": str(HERE.parent), "TMPDIR": str(folder)}
     one = Kit(root, folder, environment)

@@ -1,4 +1,4 @@
-"""Seven tenants of one gateway, each with an API key and habits of its own. Arrivals are scheduled: a slow answer delays no later request."""
+"""Eleven tenants of one gateway, each with an API key and habits of its own. Arrivals are scheduled: a slow answer delays no later request."""
 
 import itertools
 import math
@@ -9,7 +9,8 @@ from locust import FastHttpUser, task
 
 from runner.pacing import ending, read_plan, run_arrivals
 
-plan = read_plan(keys={name: name for name in ("polite", "greedy", "edges", "spoofer", "obedient-1", "obedient-2", "obedient-3")})
+NAMES = ("polite", "greedy", "late", "edges", "even-halves", "odd-halves", "window-breaker", "spoofer", "obedient-1", "obedient-2", "obedient-3")
+plan = read_plan(keys={name: name for name in NAMES}, phase_s=0.3, late_s=5.5)
 
 
 class Tenant(FastHttpUser):
@@ -18,13 +19,17 @@ class Tenant(FastHttpUser):
     concurrency = 500  # connections: nobody waits for one
     network_timeout = 10.0
 
-    def ask(self, name, intended_ns=None, **headers):
-        context = {"tenant": name, "intended_ns": intended_ns}
+    def ask(self, name, intended_ns=None, replica=None, **headers):
+        context = {"tenant": name, "intended_ns": intended_ns, "replica": replica}
         headers = {"X-API-Key": plan.keys[name], **headers}
         with self.client.get("/quote", headers=headers, context=context, catch_response=True) as answer:
             if answer.status_code == 429:
                 answer.success()
         return answer
+
+    def follow(self, name, offsets_s, replica=None):
+        """Ask at each of these times, from now."""
+        run_arrivals(offsets_s, lambda _, due_ns: self.ask(name, due_ns, replica))
 
 
 class Polite(Tenant):
@@ -32,15 +37,23 @@ class Polite(Tenant):
 
     @task
     def arrive(self):
-        run_arrivals((n / 8 for n in itertools.count()), lambda _, due_ns: self.ask("polite", due_ns))
+        self.follow("polite", (n / 8 for n in itertools.count()))
 
 
 class Greedy(Tenant):
-    """150 requests a second: fifteen times the rate."""
+    """150 requests a second: fifteen times the rate. The balancer sends all of them to replica 1."""
 
     @task
     def arrive(self):
-        run_arrivals((n / 150 for n in itertools.count()), lambda _, due_ns: self.ask("greedy", due_ns))
+        self.follow("greedy", (n / 150 for n in itertools.count()), replica=1)
+
+
+class Late(Tenant):
+    """Nothing for a while, then 150 requests a second."""
+
+    @task
+    def arrive(self):
+        self.follow("late", (plan.late_s + n / 150 for n in itertools.count()))
 
 
 class Edges(Tenant):
@@ -49,8 +62,30 @@ class Edges(Tenant):
     @task
     def arrive(self):
         to_edge_s = math.ceil(time.time()) + 1 - time.time()
-        bursts = (to_edge_s + 2 * n + side for n in itertools.count() for side in (-0.05, 0.05))
-        run_arrivals((at_s for at_s in bursts for _ in range(15)), lambda _, due_ns: self.ask("edges", due_ns))
+        self.follow("edges", (to_edge_s + 2 * n + side for n in itertools.count() for side in (-0.05, 0.05) for _ in range(15)))
+
+
+class EvenHalves(Tenant):
+    """12 at once, and 12 half a second later, every two seconds: with the other one, wherever a window has its edge, it lies between."""
+
+    name, shift_s = "even-halves", 0.0
+
+    @task
+    def arrive(self):
+        start_s = plan.phase_s + self.shift_s
+        self.follow(self.name, (start_s + 2 * n + half for n in itertools.count() for half in (0.0, 0.5) for _ in range(12)))
+
+
+class OddHalves(EvenHalves):
+    name, shift_s = "odd-halves", 0.5
+
+
+class WindowBreaker(Tenant):
+    """One request, 12 at once 0.9 s later and 12 more after another 0.2 s: for windows that begin with their first request."""
+
+    @task
+    def arrive(self):
+        self.follow("window-breaker", (3 * n + at_s for n in itertools.count() for at_s in [0.0] + [0.9] * 12 + [1.1] * 12))
 
 
 class Spoofer(Tenant):
@@ -72,13 +107,11 @@ class Obedient(Tenant):
 
     def on_start(self):
         self.tenant = f"obedient-{next(self.numbers)}"
-        self.waited = False
 
     @task
     def ask_once(self):
-        headers = {"X-Waited": "1"} if self.waited else {}
-        answer = self.ask(self.tenant, **headers)
-        self.waited = answer.status_code == 429
-        if self.waited:
-            ending.wait(min(float(answer.headers.get("Retry-After") or 0), 5.0))
+        answer = self.ask(self.tenant)
+        if answer.status_code == 429:
+            wait = answer.headers.get("Retry-After") or ""
+            ending.wait(min(int(wait), 5) if wait.isdigit() else 1)
         gevent.sleep(0.02)

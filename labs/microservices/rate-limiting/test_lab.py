@@ -1,4 +1,4 @@
-"""Rate limiting: seven tenants, two replicas of which one's clock is three seconds ahead, and a Redis that hangs."""
+"""Rate limiting: eleven tenants, two replicas of which one's clock is three seconds ahead, and a Redis that hangs."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from runner.checkers.rate import worst_window
 
 RATE = 10
 BURST = 10
-NAMES = ("polite", "greedy", "edges", "spoofer", "obedient-1", "obedient-2", "obedient-3")
+NAMES = ("polite", "greedy", "late", "edges", "even-halves", "odd-halves", "window-breaker", "spoofer", "obedient-1", "obedient-2", "obedient-3")
 JUDGED_S = 5.0
 
 
@@ -35,10 +35,11 @@ class Rush:
 
 @pytest.fixture(scope="module")
 def rush(lab):
-    """Seven tenants ask for 5 s; then Redis stands still for three."""
+    """Eleven tenants ask for 5 s; then Redis stands still for three."""
     keys = {name: f"key-{lab.random.randrange(10**9):09d}" for name in NAMES}
     lab.skew("app-2", 3.0)
-    with lab.load(users=7, endless=True, plan={"keys": keys}) as load:
+    plan = {"keys": keys, "phase_s": lab.random.random(), "late_s": JUDGED_S + 0.5}
+    with lab.load(users=len(NAMES), endless=True, plan=plan) as load:
         phases = Rush(load)
         load.until(lambda: load.elapsed_s > JUDGED_S, "the calm phase")
         store = lab.redis()
@@ -53,15 +54,16 @@ def rush(lab):
 
 
 def test_the_contract_holds(rush, lab):
-    """GET /quote answers 200, or 429 with a Retry-After in whole seconds: at least 95% of the time while Redis is well.
+    """While Redis is well, GET /quote answers 200 or 429 within half a second: at least 95% of the time.
 
-    Why: clients are refused in a way that they cannot understand, or not answered at all.
+    Why: clients are refused in a way that they cannot understand, kept waiting, or not answered at all.
     """
-    asked = rush.calm
+    asked = rush.load.history.where(lambda r: r.start_ns < rush.paused_ns - 500_000_000)
     lab.require(len(asked) >= 300, f"only {len(asked)} requests before Redis hung")
-    wrong = [r for r in asked if r.status not in (200, 429)]
-    kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
-    lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were neither 200 nor 429: {kinds}", "other answers")
+    lab.require(asked.longest_stall_s < 0.3, f"the load stood still for {asked.longest_stall_s:.2f} s")
+    wrong = [r for r in asked if r.status not in (200, 429) or r.latency_s > 0.5]
+    kinds = Counter(f"status {r.status}" if r.status not in (200, 429) else "late" for r in wrong).most_common(3)
+    lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were neither 200 nor 429, or late: {kinds}", "other answers")
 
 
 def test_no_key_exceeds_its_rate_in_any_window(rush, lab):
@@ -131,14 +133,17 @@ def test_an_outage_of_redis_opens_and_closes_nothing(rush, lab):
 
     Why: the limiter waits for Redis without a limit, or gives up limiting, when it has lost its memory.
     """
-    polite, greedy = rush.in_outage("polite"), rush.in_outage("greedy")
-    lab.require(len(polite) >= 10 and len(greedy) >= 100, f"{len(polite)} polite and {len(greedy)} greedy requests met the outage")
+    polite = rush.in_outage("polite")
+    lab.require(len(polite) >= 10, f"only {len(polite)} polite requests met the outage")
     unserved = [r for r in polite if r.status != 200 or r.end_ns > rush.resumed_ns]
     seen = f"{len(unserved)} of {len(polite)} polite requests were not served before Redis went on"
     lab.at_most(len(unserved) / len(polite), 0.1, seen, "polite requests unserved")
-    passed = sum(r.status == 200 and r.end_ns < rush.resumed_ns for r in greedy)
     due = BURST + RATE * (rush.resumed_ns - rush.paused_ns) / 1e9
-    lab.at_most(passed / due, 3, f"{passed} greedy requests passed, its rate and burst are {due:.0f}", "times its rate and burst")
+    for tenant in ("greedy", "late"):
+        asked = rush.in_outage(tenant)
+        lab.require(len(asked) >= 50, f"only {len(asked)} requests of the {tenant} tenant met the outage")
+        passed = sum(r.status == 200 and r.end_ns < rush.resumed_ns for r in asked)
+        lab.at_most(passed / due, 3, f"{passed} requests of the {tenant} tenant passed, its rate and burst are {due:.0f}", "times its rate and burst")
 
 
 def test_no_limiter_key_lives_for_ever(rush, lab):

@@ -1,4 +1,4 @@
-"""The catalog: the slow truth about products. Each load takes 200 ms and gives a new version, so that an answer tells which load it came from."""
+"""The catalog: the slow truth about products. Each load gives a new version, so that an answer tells which load it came from."""
 
 import random
 
@@ -6,15 +6,14 @@ from starlette.responses import JSONResponse
 
 from runner.peer import Peer
 
-LOAD_S = 0.2
-peer = Peer(failing=False)
+peer = Peer(failing=False, load_s=0.2)
 prices = random.Random(peer.seed)
 
 
 @peer.route("GET", "/products/{key}")
 async def load_product(request, call):
     call["key"] = request.path_params["key"]
-    await peer.sleep(LOAD_S)
+    await peer.sleep(peer.state["load_s"])
     if peer.state["failing"]:
         return JSONResponse({"detail": "the catalog's database is down"}, status_code=500)
     call["version"] = call["n"]

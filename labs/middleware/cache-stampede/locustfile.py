@@ -18,6 +18,4 @@ class Reader(FastHttpUser):
     def read_product(self):
         is_hot = draw.random() < 0.9
         key = draw.choice(plan.hot if is_hot else plan.cold)
-        with self.client.get(f"/products/{key}", name="/products/[id]", context={"key": key, "hot": is_hot}, catch_response=True) as answer:
-            if answer.status_code == 200 and answer.json().get("id") != key:
-                answer.failure(f"asked for {key}, got {answer.text[:80]}")
+        self.client.get(f"/products/{key}", name="/products/[id]", context={"key": key, "hot": is_hot})

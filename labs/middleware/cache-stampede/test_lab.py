@@ -13,6 +13,8 @@ STALE_LIMIT_S = 2.5
 LOADS_PER_EXPIRY = 2.0
 EXPIRIES = 6
 RELOADED_WITHIN_S = 5.0
+SLOW_LOAD_S = 0.7
+OUTAGE_S = 3.9
 
 
 class Catalog:
@@ -28,8 +30,8 @@ class Catalog:
     def hot_call_in_flight(self):
         return next((c for c in self.calls() if c["end_ns"] is None and c["key"] in self.hot), None)
 
-    def keys_loaded(self, since_ns, status):
-        return {c["key"] for c in self.calls(since_ns) if c["status"] == status and c["key"] in self.hot}
+    def hot_keys_loaded(self, since_ns):
+        return {c["key"] for c in self.calls(since_ns) if c["status"] == 200 and c["key"] in self.hot}
 
 
 @dataclass
@@ -47,31 +49,39 @@ class Rush:
 
 @pytest.fixture(scope="module")
 def rush(lab):
-    """Hot keys expire six times under load; then the catalog fails for a while; then the replica that is loading a hot key is killed."""
+    """Hot keys expire six times, once while the catalog is slow; then it fails for a while; then the replica that loads a hot key is killed."""
     numbers = lab.random.sample(range(1000, 10_000), 203)
     hot, cold = [str(n) for n in numbers[:3]], [str(n) for n in numbers[3:]]
     catalog = Catalog(lab.peer("catalog"), hot)
     with lab.load(users=40, endless=True, plan={"hot": hot, "cold": cold}) as load:
         phases = Rush(load, catalog, [])
+        load.until(lambda: load.elapsed_s > 3 * FRESH_S, "three expiries")
+        catalog.peer.set(load_s=SLOW_LOAD_S)
+        load.until(lambda: load.elapsed_s > 5 * FRESH_S, "two slow expiries")
+        catalog.peer.set(load_s=0.2)
         load.until(lambda: load.elapsed_s > EXPIRIES * FRESH_S, "six expiries")
 
         catalog.peer.set(failing=True)
         phases.rush_end_ns = lab.mark("the catalog fails")
-        load.until(lambda: catalog.keys_loaded(phases.rush_end_ns, 500) == set(hot), "a failed load of each hot key", at_most_s=4)
         since = load.elapsed_s
-        load.until(lambda: load.elapsed_s > since + 0.8, "readers during the outage")
+        load.until(lambda: load.elapsed_s > since + OUTAGE_S, "the outage")
         catalog.peer.set(failing=False)
         phases.outage_end_ns = lab.mark("the catalog works again")
 
-        load.until(lambda: catalog.keys_loaded(phases.outage_end_ns, 200) == set(hot), "a load of each hot key after the outage", at_most_s=8)
-        phases.killed = load.until(catalog.hot_call_in_flight, "a load of a hot key in flight", at_most_s=4)
-        lab.kill(phases.killed["replica"])
-        phases.killed_ns = lab.mark("its filler is dead")
-        load.until(
-            lambda: catalog.calls(phases.killed_ns, phases.killed["key"]), "a new load of the killed filler's key", at_most_s=RELOADED_WITHIN_S
-        )
+        is_reloaded = lab.until(lambda: catalog.hot_keys_loaded(phases.outage_end_ns) == set(hot), at_most_s=2.1 * STALE_LIMIT_S)
+        lab.mark("all hot products are loaded again" if is_reloaded else "not all hot products are loaded again")
+        if is_reloaded:
+            phases.killed = load.until(catalog.hot_call_in_flight, "a load of a hot key in flight", at_most_s=4)
+            lab.kill(phases.killed["replica"])
+            phases.killed_ns = lab.mark("its filler is dead")
+            lab.until(lambda: catalog.calls(phases.killed_ns, phases.killed["key"]), at_most_s=RELOADED_WITHIN_S)
     phases.calls = catalog.calls()
     return phases
+
+
+def part(record, name):
+    """A part of an answer, whatever the app may have answered."""
+    return record.body.get(name) if isinstance(record.body, dict) else None
 
 
 def test_the_contract_holds(rush, lab):
@@ -79,17 +89,12 @@ def test_the_contract_holds(rush, lab):
 
     Why: readers are turned away, or get a price that the catalog never gave.
     """
-    truth = {c["version"]: c for c in rush.calls if c.get("version")}
+    truth = {c["version"]: (c["key"], c["price"]) for c in rush.calls if c.get("version")}
     asked = [r for r in rush.load.history if r.end_ns < rush.rush_end_ns or r.start_ns > rush.outage_end_ns > 0]
     lab.require(len(asked) >= 300, f"only {len(asked)} requests outside the outage")
-    wrong = [r for r in asked if r.outcome != "ok" or not is_true(r.body, truth)]
+    wrong = [r for r in asked if r.status != 200 or truth.get(part(r, "version")) != (r.context["key"], part(r, "price"))]
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
     lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were wrong: {kinds}", "wrong answers")
-
-
-def is_true(body, truth):
-    call = truth.get((body or {}).get("version"))
-    return call is not None and (call["key"], call["price"]) == (body["id"], body["price"])
 
 
 def test_origin_loads_stay_in_budget(rush, lab):
@@ -125,37 +130,37 @@ def test_no_thundering_herd(rush, lab):
 
 
 def test_prices_are_fresh(rush, lab):
-    """While the catalog works, no answer is older than 2.5 s.
+    """While the catalog works, no answer is older than 2.5 s; when it works again after an outage, hot products are loaded anew within 2.5 s.
 
     Why: an entry outlives the time for which its price may be shown.
     """
     loaded_ns = {c["version"]: c["end_ns"] for c in rush.calls if c.get("version")}
     lab.require(rush.load.history.longest_stall_s < 1.0, f"the machine stood still for {rush.load.history.longest_stall_s:.1f} s")
-    ages = [
-        ((r.start_ns - loaded_ns[r.body["version"]]) / 1e9, r.context["key"])
-        for r in rush.load.history
-        if r.end_ns < (rush.rush_end_ns or r.end_ns + 1) and r.status == 200 and (r.body or {}).get("version") in loaded_ns
-    ]
+    calm = rush.load.history.between(None, rush.rush_end_ns or None)
+    ages = [((r.start_ns - loaded_ns[v]) / 1e9, r.context["key"]) for r in calm if r.status == 200 and (v := part(r, "version")) in loaded_ns]
     lab.require(len(ages) >= 300, f"only {len(ages)} answers whose version the catalog knows")
     age, key = max(ages)
     lab.at_most(age, STALE_LIMIT_S, f"product {key} was {age:.1f} s old when it was asked for", "age of the oldest answer in s")
+    lab.require(rush.outage_end_ns, f"the load ended before {rush.load.missed}")
+    for key in rush.catalog.hot:
+        again = [c["start_ns"] for c in rush.calls if c["key"] == key and c["status"] == 200 and c["start_ns"] > rush.outage_end_ns]
+        waited = (min(again, default=rush.load.end_ns) - rush.outage_end_ns) / 1e9
+        seen = f"product {key} was not loaded for {waited:.1f} s after the catalog worked again"
+        lab.at_most(waited, STALE_LIMIT_S, seen, "s until a hot product is loaded after the outage")
 
 
 def test_readers_survive_an_outage_of_the_origin(rush, lab):
-    """While the catalog fails, readers of hot products still get their last price: at most 5% go without, or wait until the catalog is back.
+    """While the catalog fails, readers of hot products still get their last price, and at once: at most 5% go without, or wait for over a second.
 
     Why: the last good price is thrown away at the moment when it would be needed.
     """
-    failed_ns = {}
-    for call in rush.calls:
-        if call["status"] == 500 and call["end_ns"]:
-            failed_ns.setdefault(call["key"], call["end_ns"])
-    lab.require(set(failed_ns) >= set(rush.catalog.hot), "not every hot key was loaded in vain during the outage")
-    last_ns = rush.outage_end_ns - 300_000_000  # whoever starts a load later may find the catalog working again
-    asked = [r for r in rush.load.history if r.context["hot"] and failed_ns[r.context["key"]] < r.start_ns < last_ns]
-    lab.require(len(asked) >= 10, f"only {len(asked)} readers met the outage")
-    after = {c["version"] for c in rush.calls if c.get("version") and c["end_ns"] > rush.outage_end_ns}
-    lost = [r for r in asked if r.status != 200 or r.body["version"] in after]
+    lab.require(rush.outage_end_ns, f"the load ended before {rush.load.missed}")
+    # Later than 2.5 s into the outage nothing is fresh any more; in its last moments a load may find the catalog working again.
+    first_ns, last_ns = rush.rush_end_ns + int((STALE_LIMIT_S + 0.1) * 1e9), rush.outage_end_ns - 300_000_000
+    asked = [r for r in rush.load.history if r.context["hot"] and first_ns < r.start_ns < last_ns]
+    lab.require(len(asked) >= 5, f"only {len(asked)} readers of hot products met the outage")
+    versions = {c["version"] for c in rush.calls if c.get("version") and c["end_ns"] < rush.outage_end_ns}
+    lost = [r for r in asked if r.status != 200 or part(r, "version") not in versions or r.latency_s > 1]
     seen = f"{len(lost)} of {len(asked)} readers of hot products got no price during the outage"
     lab.at_most(len(lost) / len(asked), 0.05, seen, "readers without a price")
 
@@ -165,6 +170,6 @@ def test_a_killed_filler_does_not_wedge_its_key(rush, lab):
 
     Why: what excludes other fillers outlives the filler that died.
     """
-    lab.require(rush.killed, f"no filler was killed: {rush.load.missed} did not come")
+    lab.require(rush.killed, f"no filler was killed: {rush.load.missed or 'a load of each hot key after the outage'} did not come")
     again = [c for c in rush.calls if c["key"] == rush.killed["key"] and c["start_ns"] > rush.killed_ns]
     assert again, f"product {rush.killed['key']}: no load in the {RELOADED_WITHIN_S:g} s after its filler was killed"

@@ -3,15 +3,15 @@
 from runner.peer import Peer
 
 CHECK_S = 0.1
-peer = Peer()
+peer = Peer(suspicious=[])
 
 
 @peer.route("POST", "/checks")
 async def check_transfer(request, call):
     body = await request.json()
-    call["accounts"] = [body["from"], body["to"]]
+    call["id"], call["accounts"] = body["id"], [body["from"], body["to"]]
     await peer.sleep(CHECK_S)
-    return {"ok": True}
+    return {"ok": body["id"] not in peer.state["suspicious"]}
 
 
 peer.run()

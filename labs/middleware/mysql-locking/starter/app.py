@@ -49,7 +49,10 @@ def transfer_money(transfer: Transfer) -> dict:
     with connection.cursor() as cursor:
         cursor.execute("SELECT id, balance FROM accounts WHERE id IN (%s, %s)", (transfer.source, transfer.target))
         balances = dict(cursor.fetchall())
-        fraud.post("/checks", json=transfer.model_dump(by_alias=True)).raise_for_status()
+        answer = fraud.post("/checks", json=transfer.model_dump(by_alias=True))
+        if not answer.raise_for_status().json()["ok"]:
+            connection.rollback()
+            raise HTTPException(403, "rejected by the fraud service")
         if balances[transfer.source] < transfer.amount:
             connection.rollback()
             raise HTTPException(409, "insufficient funds")

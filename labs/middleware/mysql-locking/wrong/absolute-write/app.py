@@ -35,9 +35,15 @@ def connect() -> pymysql.Connection:
     return local.connection
 
 
+def is_honest(transfer: Transfer) -> bool:
+    answer = fraud.post("/checks", json=transfer.model_dump(by_alias=True))
+    return answer.raise_for_status().json()["ok"]
+
+
 @app.post("/transfers")
 def transfer_money(transfer: Transfer) -> dict:
-    fraud.post("/checks", json=transfer.model_dump(by_alias=True)).raise_for_status()
+    if not is_honest(transfer):
+        raise HTTPException(403, "rejected by the fraud service")
     for _ in range(TRIES):
         connection = connect()
         try:

@@ -35,6 +35,11 @@ def connect() -> pymysql.Connection:
     return local.connection
 
 
+def is_honest(transfer: Transfer) -> bool:
+    answer = fraud.post("/checks", json=transfer.model_dump(by_alias=True))
+    return answer.raise_for_status().json()["ok"]
+
+
 @app.post("/transfers")
 def transfer_money(transfer: Transfer) -> dict:
     for _ in range(TRIES):
@@ -64,7 +69,9 @@ def move(cursor: pymysql.cursors.Cursor, transfer: Transfer) -> bool:
     if dict(cursor.fetchall())[transfer.source] < transfer.amount:
         cursor.connection.rollback()
         return False
-    fraud.post("/checks", json=transfer.model_dump(by_alias=True)).raise_for_status()
+    if not is_honest(transfer):
+        cursor.connection.rollback()
+        raise HTTPException(403, "rejected by the fraud service")
     cursor.execute("UPDATE accounts SET balance = balance - %s WHERE id = %s", (transfer.amount, transfer.source))
     cursor.execute("UPDATE accounts SET balance = balance + %s WHERE id = %s", (transfer.amount, transfer.target))
     return True

@@ -1,0 +1,313 @@
+"""The app on its stack: what it is told, what it may do, and what happens to it. One run of the fixture lab `bench` for all."""
+
+import os
+import re
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+
+from runner.app import listening_ports
+from runner.children import clean_environment
+from runner.errors import AppError, Inconclusive, LabError
+from runner.lab import Submission, read_lab
+from runner.run import Run
+
+FOLDER = Path(__file__).parent / "labs" / "middleware" / "bench"
+SEED = 987_654_321
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Redis, a peer, two replicas and an extra process are up."""
+    folder = tmp_path_factory.mktemp("bench")
+    temporary = folder / "t"
+    temporary.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        patch.setenv("SECRET_OF_THE_CALLER", "x")
+        patch.setenv("LABS_ROOT", str(folder))
+        one = Run(read_lab(FOLDER), Submission("solution", FOLDER / "solution", "solution"), folder, SEED)
+        try:
+            one.start()
+            yield one
+        finally:
+            one.stop()
+    assert list(temporary.iterdir()) == []
+
+
+def env_of(run: Run, replica: int) -> dict[str, str]:
+    """The environment of a replica, less what Python and macOS put there themselves."""
+    env: dict[str, str] = run.call("GET", "/env", replica=replica).json()
+    return {key: value for key, value in env.items() if key not in ("LC_CTYPE", "__CF_USER_TEXT_ENCODING")}
+
+
+# What it is told
+
+
+def test_a_replica_is_told_its_contract_and_no_more(run: Run) -> None:
+    for number in (1, 2):
+        env = env_of(run, number)
+        basics = clean_environment(Path(env["HOME"]))
+        assert {key: env[key] for key in basics} == basics
+        told = {key: value for key, value in env.items() if key not in basics}
+        assert set(told) == {"PORT", "REPLICA", "REDIS_URL", "PRICE_LIST_URL", "PYTHONPATH"}
+        assert int(told["PORT"]) == run.app.replicas[number - 1].port
+        assert told["REPLICA"] == str(number)
+        assert told["PRICE_LIST_URL"] == f"http://127.0.0.1:{run.peer('price-list').port}/app-{number}"
+        assert re.fullmatch(r"redis://app:[^@]+@127\.0\.0\.1:\d+/0", told["REDIS_URL"])
+        assert Path(told["PYTHONPATH"]).name == "shims", "the clock's; only a skewable app has it"
+
+
+def test_an_extra_process_is_told_the_same_without_a_port(run: Run, eventually: Callable[..., Any]) -> None:
+    log = run.stack.log("worker-1")
+    eventually(lambda: log.read_text().endswith("}\n"), "the worker has printed its environment")
+    text = log.read_text()
+    assert '"REDIS_URL"' in text
+    assert '"REPLICA": "1"' in text
+    assert f'"PRICE_LIST_URL": "http://127.0.0.1:{run.peer("price-list").port}/worker-1"' in text
+    assert '"PORT"' not in text
+
+
+def test_nothing_tells_it_what_is_the_kits(run: Run) -> None:
+    peer = run.peer("price-list")
+    secrets = {str(SEED), str(peer._control_port), peer._token, run.address("redis").password}
+    for name in ("app-1", "app-2", "worker-1"):
+        process = psutil.Process(run.stack.pid(name))
+        said = " ".join([*process.environ().values(), *process.cmdline()])
+        assert not {secret for secret in secrets if secret in said}
+        assert not {"SEED", "CONTROL_PORT", "CONTROL_TOKEN", "SECRET_OF_THE_CALLER", "LABS_ROOT"} & set(process.environ())
+
+
+def test_the_peer_has_seed_and_control(run: Run) -> None:
+    env = psutil.Process(run.stack.pid("price-list")).environ()
+    assert env["SEED"] == str(SEED)
+    assert "SECRET_OF_THE_CALLER" not in env
+    assert run.call("GET", "/price/7").json()["seed"] == SEED
+
+
+def test_it_runs_in_its_submission_with_a_home_of_its_own(run: Run) -> None:
+    seen = [run.call("GET", "/whoami", replica=n).json() for n in (1, 2)]
+    assert [one["cwd"] for one in seen] == [str(FOLDER / "solution")] * 2
+    assert [one["replica"] for one in seen] == ["1", "2"]
+    assert [one["pid"] for one in seen] == [run.stack.pid("app-1"), run.stack.pid("app-2")]
+    homes = [env_of(run, n)["HOME"] for n in (1, 2)]
+    assert len(set(homes)) == 2
+    assert all(Path(home).is_dir() and Path(home).is_relative_to(tempfile.gettempdir()) for home in homes)
+
+
+# What it may do
+
+
+@pytest.fixture
+def app_redis(run: Run) -> Iterator[Any]:
+    with redis.Redis.from_url(env_of(run, 1)["REDIS_URL"], decode_responses=True) as client:
+        yield client
+
+
+def test_it_can_use_redis(run: Run, app_redis: Any) -> None:
+    assert app_redis.set("price", "3", ex=10)
+    assert app_redis.eval("return redis.call('incr', KEYS[1])", 1, "count") == 1
+    with run.redis() as ours:
+        assert ours.get("price") == "3"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["FLUSHALL", "FLUSHDB", "CONFIG GET *", "CONFIG SET maxmemory 1", "ACL LIST", "ACL SETUSER app +@all", "SHUTDOWN", "MONITOR"],
+)
+def test_it_cannot_administer_redis(app_redis: Any, command: str) -> None:
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        app_redis.execute_command(*command.split())
+
+
+def test_a_script_cannot_either(app_redis: Any) -> None:
+    with pytest.raises(redis.exceptions.ResponseError, match="ACL failure in script"):
+        app_redis.eval("return redis.call('flushall')", 0)
+
+
+# What the scenario asks
+
+
+def test_the_ledger_says_which_replica_called(run: Run) -> None:
+    before = len(run.peer("price-list").calls())
+    for number in (2, 1):
+        assert run.call("GET", "/price/5", replica=number).json()["price"] == 3
+    assert [(c["replica"], c["key"]) for c in run.peer("price-list").calls()[before:]] == [("app-2", "5"), ("app-1", "5")]
+
+
+def test_a_name_that_is_not_there(run: Run) -> None:
+    with pytest.raises(LabError, match="no peer is called 'catalog'") as caught:
+        run.peer("catalog")
+    assert caught.value.hint == "lab.toml names price-list"
+    with pytest.raises(LabError, match="nothing called 'app-3' runs here") as caught:
+        run.pause("app-3")
+    assert caught.value.hint == "there are app-1, app-2, price-list, redis, worker-1"
+
+
+def test_a_killed_replica_is_no_crash_and_can_be_restarted(run: Run) -> None:
+    port, pid = run.app.replicas[1].port, run.stack.pid("app-2")
+    run.kill("app-2")
+    assert run.stack.exit_code("app-2") == -signal.SIGKILL
+    assert not psutil.pid_exists(pid)
+    run.app.check_alive()
+    with pytest.raises(AppError, match="app-2 gave no answer to GET /env: "):
+        run.call("GET", "/env", replica=2)
+    run.restart("app-2")
+    assert run.call("GET", "/whoami", replica=2).json()["pid"] == run.stack.pid("app-2") != pid
+    assert run.app.replicas[1].port == port
+    assert [event["what"] for event in run.events][-2:] == ["killed app-2", "restarted app-2"]
+
+
+def test_a_replica_that_ends_by_itself_is_a_crash(run: Run, eventually: Callable[..., Any]) -> None:
+    with pytest.raises(AppError):
+        run.call("GET", "/die/9", replica=2)
+    eventually(lambda: run.stack.exit_code("app-2") is not None, "its end is known")
+    with pytest.raises(AppError, match=r"app-2 died while it served \(exit code 9\)\n(  \| app 2 listens\n)+  log: .*/app-2.log"):
+        run.app.check_alive()
+    with pytest.raises(AppError, match="app-2 died while it served"):
+        run.until(lambda: False, at_most_s=20)
+    run.restart("app-2")
+    run.app.check_alive()
+
+
+def test_a_restart_of_what_runs_is_a_kill_and_a_start(run: Run) -> None:
+    pid = run.stack.pid("app-1")
+    run.restart("app-1")
+    assert run.stack.pid("app-1") != pid
+    assert not psutil.pid_exists(pid)
+    assert run.call("GET", "/").status == 200
+
+
+def test_a_paused_replica_stands_still_and_goes_on(run: Run) -> None:
+    run.pause("app-1")
+    assert psutil.Process(run.stack.pid("app-1")).status() == psutil.STATUS_STOPPED, "when pause() returns"
+    answers: list[int] = []
+    caller = threading.Thread(target=lambda: answers.append(run.call("GET", "/").status))
+    caller.start()
+    caller.join(0.2)
+    assert answers == [], "its connections are taken, and nobody answers"
+    run.app.check_alive()
+    run.resume("app-1")
+    caller.join(10)
+    assert answers == [200]
+
+
+def test_a_paused_redis_times_a_client_out(run: Run) -> None:
+    url = env_of(run, 1)["REDIS_URL"]
+    run.pause("redis")
+    try:
+        with redis.Redis.from_url(url, socket_timeout=0.2, retry=None) as client, pytest.raises(redis.exceptions.TimeoutError):
+            client.ping()
+    finally:
+        run.resume("redis")
+    with redis.Redis.from_url(url) as client:
+        assert client.ping()
+
+
+def test_a_restarted_redis_lets_the_app_in_again(run: Run) -> None:
+    """With the address, and the account, that the app knows from its start."""
+    url = env_of(run, 1)["REDIS_URL"]
+    run.kill("redis")
+    run.restart("redis")
+    with redis.Redis.from_url(url) as client:
+        assert client.ping()
+
+
+def test_a_restarted_peer_answers_and_keeps_its_ledger(run: Run) -> None:
+    peer = run.peer("price-list")
+    before = len(peer.calls())
+    run.call("GET", "/price/old")
+    assert len(peer.calls()) == before + 1
+    run.restart("price-list")
+    assert run.call("GET", "/price/new").json()["price"] == 3, "it serves again when restart() returns"
+    assert [call["key"] for call in peer.calls()[before:]] == ["old", "new"]
+    run.call("GET", "/price/newer")
+    assert [call["key"] for call in peer.calls()[before:]] == ["old", "new", "newer"]
+
+
+def test_the_clock_of_one_replica_can_be_shifted(run: Run) -> None:
+    def walls() -> list[float]:
+        return [run.call("GET", "/clock", replica=n).json()["wall"] for n in (1, 2)]
+
+    assert run.skew("app-2", 3600) is True
+    one, other = walls()
+    assert 3590 < other - one < 3610
+    assert run.skew("app-2", 0) is True
+    one, other = walls()
+    assert abs(other - one) < 10
+    assert [event["what"] for event in run.events][-2:] == ["clock of app-2 shifted by 3600 s", "clock of app-2 shifted by 0 s"]
+
+
+def test_a_state_that_does_not_come(run: Run) -> None:
+    assert run.until(lambda: True, at_most_s=0.1) is True
+    assert run.until(lambda: False, at_most_s=0.1) is False
+
+
+def test_a_load_spares_the_dead_and_finds_them_again(run: Run) -> None:
+    with run.load(users=4) as load:
+        pass
+    assert {record.replica for record in load.history} == {1, 2}
+    run.kill("app-1")
+    with run.load(users=4) as load:
+        pass
+    assert {record.replica for record in load.history} == {2}
+    assert load.history.ok_share() == 1.0
+    run.restart("app-1")
+    with run.load(users=4) as load:
+        pass
+    assert {record.replica for record in load.history} == {1, 2}
+    assert sorted(path.name for path in run.folder.glob("history*")) == ["history-2.jsonl", "history-3.jsonl", "history.jsonl"]
+    assert run.loads[-1] is load
+
+
+def test_the_addresses_for_a_person(run: Run) -> None:
+    assert re.fullmatch(
+        r"""  app-1        http://127\.0\.0\.1:\d+
+  app-2        http://127\.0\.0\.1:\d+
+  price-list   http://127\.0\.0\.1:\d+
+  REDIS_URL    redis://app:\S+""",
+        run.addresses(),
+    )
+
+
+# What a check asks
+
+
+def test_require_makes_a_run_inconclusive(run: Run) -> None:
+    run.require(1, "fine")
+    with pytest.raises(Inconclusive, match="too few hits"):
+        run.require([], "too few hits")
+
+
+def test_comparisons_are_kept_with_their_limits(run: Run) -> None:
+    run.comparisons.clear()
+    run.at_most(1, 2, "", "below")
+    run.at_least(2, 2, "", "just")
+    with pytest.raises(AssertionError, match=r"^3 is much$"):
+        run.at_most(3, 2, "3 is much", "above")
+    assert [(c.what, c.value, c.limit, c.is_upper, c.holds) for c in run.comparisons] == [
+        ("below", 1, 2, True, True),
+        ("just", 2, 2, False, True),
+        ("above", 3, 2, True, False),
+    ]
+    run.comparisons.clear()
+
+
+def test_ledgers_are_saved(run: Run) -> None:
+    run.call("GET", "/price/saved")
+    run.save_ledgers()
+    assert '"saved"' in (run.folder / "price-list-calls.json").read_text()
+
+
+def test_listening_ports_are_those_of_the_family(run: Run) -> None:
+    assert listening_ports(run.stack.pid("app-1")) == {run.app.replicas[0].port}
+    peer = run.peer("price-list")
+    assert listening_ports(run.stack.pid("price-list")) == {peer.port, peer._control_port}
+    assert listening_ports(os.getpid() + 10**6) == set()
