@@ -36,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\ninterrupted; everything it started has ended", file=sys.stderr)
     except BrokenPipeError:
         sys.stderr.close()
+    except Exception as error:  # noqa: BLE001 - Python's own exit code 1 would read FAIL
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"ERROR  the kit itself failed: {type(error).__name__}: {error}\n\nhint: --debug, before the command, shows where", file=sys.stderr)
     return int(Outcome.ERROR)
 
 

@@ -75,7 +75,8 @@ def judge_submission(order: Order) -> int:
     if not listener.reports:
         if code == pytest.ExitCode.INTERRUPTED or (int(code) == Outcome.ERROR and not listener.problems):
             raise KeyboardInterrupt
-        raise LabError(f"{shown_path(lab.folder)}/test_lab.py could not be run\n" + "\n".join(listener.problems)[-3000:])
+        problems = "\n".join(listener.problems)[-3000:] or "it has no check: no function is called test_..."
+        raise LabError(f"{shown_path(lab.folder)}/test_lab.py could not be run\n{problems}")
     report = listener.reports[0]
     print()
     print_verdict(report, print)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from runner import __version__
 from runner.checkout import find_root, shown_path
-from runner.errors import LabError
+from runner.errors import LabError, MachineError
 from runner.verdict import CheckResult, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -172,5 +172,7 @@ def new_run_folder(name: str) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise MachineError(f"the run's folder cannot be made: {error}", "is the disk full, or read-only?") from error
         return folder
     raise LabError(f"{runs} has a thousand runs of this second")

@@ -31,22 +31,9 @@ def test_a_pass(kit: "Kit") -> None:
     assert re.search(r"^ +\d\.\d s  app ready\n +\d\.\d s  the day's number is \d+\n +\d\.\d s  the visitors come$", done.stderr, re.MULTILINE)
 
 
-def test_what_a_run_leaves_to_be_read(kit: "Kit") -> None:
-    assert kit.labs("run", "hits", "--submission=starter", "--seed=7").returncode == 1
-    folder = kit.run_folder()
-    assert {path.name for path in folder.iterdir()} == {"report.json", "junit.xml", "history.jsonl", "app-1.log", "load.log"}
-    report = json.loads((folder / "report.json").read_text())
-    assert (report["verdict"], report["lab"], report["submission"], report["seed"]) == ("FAIL", "hits", "starter", 7)
-    assert report["requests"] == len((folder / "history.jsonl").read_text().splitlines()) == 20
-    junit = (folder / "junit.xml").read_text()
-    assert 'tests="2"' in junit
-    assert 'failures="1"' in junit
-    assert "10 of 20 hits counted" in junit
-
-
 def test_a_fail_says_what_was_promised_what_was_seen_and_why(kit: "Kit") -> None:
-    done = kit.labs("run", "hits", "--submission=starter")
-    assert done.returncode == 1
+    done = kit.labs("run", "hits", "--submission=starter", "--seed=7")
+    assert done.returncode == 1, done
     assert (
         """
   x every hit is counted
@@ -59,24 +46,36 @@ def test_a_fail_says_what_was_promised_what_was_seen_and_why(kit: "Kit") -> None
     )
     assert "  ok no two hits have one number\n" in done.stdout
     assert done.stdout.endswith("next: make hint NAME=hits\n")
+    folder = kit.run_folder()
+    assert {path.name for path in folder.iterdir()} == {"report.json", "junit.xml", "history.jsonl", "app-1.log", "load.log"}
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["verdict"], report["lab"], report["submission"], report["seed"]) == ("FAIL", "hits", "starter", 7)
+    assert report["requests"] == sum('"kind"' not in line for line in (folder / "history.jsonl").read_text().splitlines()) == 20
+    junit = (folder / "junit.xml").read_text()
+    assert 'tests="2"' in junit
+    assert 'failures="1"' in junit
+    assert "10 of 20 hits counted" in junit
 
 
-def test_brief_gives_no_advice(kit: "Kit") -> None:
-    done = kit.labs("run", "hits", "--submission=starter", "--brief")
+def test_brief_gives_no_advice_and_the_run_folder_can_be_chosen(kit: "Kit") -> None:
+    done = kit.labs("run", "hits", "--submission=starter", "--brief", "--run-folder=here/below")
     assert done.returncode == 1
     assert "next:" not in done.stdout
+    assert (kit.root / "here" / "below" / "report.json").exists()
+    assert not (kit.root / ".labs").exists()
 
 
 # Apps that do not hold up
 
 
+LOG = r" +log: (.*/app-1\.log)\n\n +hint: "
+UNREADY = r"app-1 did not answer GET /healthz within 3 s \(.*Connection refused\)\n"
 APP_PROBLEMS = {
     "crashes": r"app-1 ended before it answered GET /healthz \(exit code 1\)\n +\| about to import\n(?s:.*)"
-    r"ModuleNotFoundError: No module named 'a_module_that_is_not_there'\n +log: (.*/app-1\.log)\n\n +hint: it did not start: mend it in .*/apps/crashes and",
-    "exits-later": r"app-1 died while it served \(exit code 7\)\n +\| three is enough\n +log: (.*/app-1\.log)\n\n +hint: nobody killed it",
-    "never-ready": r"app-1 did not answer GET /healthz within 3 s \(.*Connection refused\)\n +\| still loading\n +log: (.*/app-1\.log)\n\n +hint: listen on \$PORT and",
-    "other-port": r"app-1 did not answer GET /healthz within 3 s \(.*\)\n +it listens on port \d+ instead of \$PORT=\d+\n +\| \(it printed nothing\)\n"
-    r" +log: (.*/app-1\.log)\n\n +hint: listen on the port in \$PORT",
+    rf"ModuleNotFoundError: No module named 'a_module_that_is_not_there'\n{LOG}it did not start: mend it in .*/apps/crashes and",
+    "exits-later": rf"app-1 died while it served \(exit code 7\)\n +\| three is enough\n{LOG}nobody killed it",
+    "never-ready": rf"{UNREADY} +\| still loading\n{LOG}listen on \$PORT and",
+    "other-port": rf"{UNREADY} +it listens on port \d+ instead of \$PORT=\d+\n +\| \(it printed nothing\)\n{LOG}listen on the port in \$PORT",
 }
 
 
@@ -133,6 +132,8 @@ def test_a_broken_promise_outranks_what_cannot_be_judged(kit: "Kit") -> None:
     assert done.returncode == 1
     assert "  x the answer is right\n" in done.stdout
     assert "  ? the storm is survived\n" in done.stdout
+    assert not (kit.root / ".labs" / "progress.json").exists(), "a submission that is not the learner's says nothing of him"
+    assert not (kit.root / "my").exists()
 
 
 @pytest.mark.parametrize(
@@ -172,9 +173,10 @@ def test_a_scenario_that_fails_is_the_labs_fault(kit: "Kit", old: str, new: str,
 
 def test_a_broken_locustfile_is_the_labs_fault(kit: "Kit") -> None:
     kit.edit("microservices/hits/locustfile.py", "raise StopUser", "raise KeyError('of the locustfile')")
+    kit.edit("microservices/hits/test_lab.py", "at_most_s=10", "at_most_s=0.5")
     done = kit.labs("run", "hits", "--submission=solution")
     assert done.returncode == 3, done
-    assert "  ! the lab is broken\n      the locustfile failed 2 times; the first:\n" in done.stdout
+    assert re.search(r"  ! the lab is broken\n      the locustfile failed \d+ times; the first:\n", done.stdout)
     assert "KeyError: 'of the locustfile'" in done.stdout
 
 
@@ -228,13 +230,13 @@ def test_a_wrong_root_is_told(kit: "Kit", tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
-def test_a_root_that_is_read_only_is_told(kit: "Kit") -> None:
-    kit.root.chmod(0o555)
+def test_a_folder_for_runs_that_cannot_be_made_is_told(kit: "Kit") -> None:
+    (kit.root / ".labs").touch()
     done = kit.labs("run", "hits", "--submission=solution")
-    kit.root.chmod(0o755)
-    assert done.returncode == 3
-    assert "Permission denied" in done.stderr
+    assert done.returncode == 3, done
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("ERROR  the run's folder cannot be made: ")
+    assert "\n\nhint: " in done.stderr
 
 
 def test_a_cache_folder_that_cannot_be_used_is_told(kit: "Kit") -> None:
@@ -280,13 +282,6 @@ def test_an_edited_copy_is_judged_as_the_learners(kit: "Kit") -> None:
     assert json.loads((kit.root / ".labs" / "progress.json").read_text())["labs"]["hits"]["state"] == "passed"
 
 
-def test_other_submissions_say_nothing_of_the_learner(kit: "Kit") -> None:
-    assert kit.labs("run", "unsure", "--submission=solution").returncode == 2
-    assert kit.labs("run", "unsure", "--submission=starter").returncode == 1
-    assert not (kit.root / ".labs" / "progress.json").exists()
-    assert not (kit.root / "my").exists()
-
-
 # Interrupted
 
 
@@ -314,8 +309,7 @@ def test_ctrl_c_ends_all_at_any_moment(kit: "Kit", moment: str, processes: Proce
     assert list(kit.temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("moment", "signo"), [*((moment, signal.SIGKILL) for moment in MOMENTS), ("under load", signal.SIGTERM)])
 def test_nothing_outlives_a_killed_run(kit: "Kit", moment: str, signo: signal.Signals, processes: Processes, eventually: Callable[..., Any]) -> None:
     process = kit.start("run", "hits", kit.submission("never-ready" if moment == "at the start" else "leaves-children-and-idles"))
     read_until(process, MOMENTS[moment])

@@ -1,0 +1,126 @@
+"""The command line: what it offers, and its exit codes for what is wrongly asked."""
+
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner.cli import build_parser, main
+
+if TYPE_CHECKING:
+    from conftest import Kit
+
+COMMANDS = {"run", "list", "verify", "load", "hint", "tour", "new", "doctor"}
+
+
+def help_of(*arguments: str) -> str:
+    return build_parser().format_help() if not arguments else " ".join(arguments)
+
+
+def test_help_names_every_command_and_its_purpose(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    listed = set(re.findall(r"^    (\w+) ", text, re.MULTILINE))
+    assert listed == COMMANDS
+    assert text.startswith("usage: labs ")
+    assert "Production incidents that you can run." in text
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help_of_its_own(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: labs {command} ")
+    for option, what in re.findall(r"^  (-[-\w, ]+?)(?: [A-Z]+|  .*| \{.*)?\n?(?:  .*)?$", text, re.MULTILINE):
+        assert option, what
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["what"], ["run"], ["run", "hits", "--seed", "x"], ["run", "hits", "--backend", "moon"], ["list", "extra"]]
+)
+def test_a_wrong_command_line_is_an_error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 3, "2 would read INCONCLUSIVE"
+    text = capsys.readouterr().err
+    assert text.startswith("usage: labs")
+    assert "\nERROR  " in text
+    assert "\n\nhint: `labs" in text
+
+
+def test_python_m_runner_is_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["labs", "run", "no-such-lab"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("runner", run_name="__main__")
+    assert caught.value.code == 3
+    assert "no lab is called 'no-such-lab'" in capsys.readouterr().err
+
+
+def test_a_bug_of_the_kit_is_an_error_and_no_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("runner.listing.list_labs", fail)
+    assert main(["list"]) == 3
+    text = capsys.readouterr().err
+    assert text == "ERROR  the kit itself failed: ZeroDivisionError: a bug\n\nhint: --debug, before the command, shows where\n"
+    assert main(["--debug", "list"]) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback_of_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "no-such-lab"]) == 3
+    assert "Traceback" not in capsys.readouterr().err
+    assert main(["--debug", "run", "no-such-lab"]) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_whole_command_without_a_lab_at_hand(kit: "Kit") -> None:
+    """Each on the fixture labs, from a folder inside the root: the root is found by LABS_ROOT, and else from the package."""
+    listed = kit.labs("list")
+    assert listed.returncode == 0
+    assert re.search(r"^  hits +1/5 +5 min  - +new$", listed.stdout, re.MULTILINE)
+    data = json.loads(kit.labs("list", "--json").stdout)
+    assert {lab["name"] for lab in data["labs"]} == {"hits", "unsure", "bench"}
+    hint = kit.labs("hint", "hits")
+    assert hint.returncode == 0
+    assert hint.stdout.startswith("Hint 1 of 3 for hits\n\nCount.\n")
+    assert kit.labs("hint", "unsure").returncode == 3
+    made = kit.labs("new", "middleware/brand-new")
+    assert made.returncode == 0
+    assert (kit.lab("brand-new") / "lab.toml").exists()
+    again = kit.labs("new", "middleware/brand-new")
+    assert again.returncode == 3
+    assert "exists already; nothing was written" in again.stderr
+
+
+def test_a_tour_compares_starter_and_solution(kit: "Kit") -> None:
+    done = kit.labs("tour", "hits")
+    assert done.returncode == 0, done
+    assert done.stdout.index("FAIL  hits   starter") < done.stdout.index("PASS  hits   solution") < done.stdout.index("3. Side by side")
+    assert re.search(r"^every hit is counted +FAIL +PASS\n  hits counted \(at least 20\) +10 +20$", done.stdout, re.MULTILINE)
+    assert "why the starter failed: the count is read, and written later." in done.stdout
+    assert "next: `make lab NAME=hits` gives you the starter as my/hits/, yours to mend" in done.stdout
+    assert not (kit.root / "my").exists()
+
+
+def test_a_doctor_finds_nothing_wrong(kit: "Kit") -> None:
+    done = kit.labs("doctor", LABS_CACHE_DIR=str(kit.root / "cache"))
+    assert "left over  " in done.stdout
+    assert str(kit.root) in done.stdout
+    assert done.returncode in (0, 1), "other runs of this machine may be under way"
+    assert not Path(kit.root / "cache").exists(), "a look makes nothing"
+
+
+def test_output_that_nobody_reads_is_no_crash(kit: "Kit") -> None:
+    code = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'runner', 'list'], stdout=subprocess.PIPE, stderr=subprocess.PIPE)"
+    done = kit.python("-c", f"{code}; p.stdout.close(); print(p.stderr.read().decode())")
+    assert "Traceback" not in done.stdout

@@ -1,0 +1,108 @@
+"""The kit as a whole: what must stay true whatever is added."""
+
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runner.checkout import all_lab_folders
+from runner.cli import DESCRIPTION, build_parser
+from runner.form import check_form
+from runner.lab import read_lab
+
+ROOT = Path(__file__).parent.parent
+LABS = all_lab_folders(ROOT)
+
+
+def targets() -> set[str]:
+    """The targets of the Makefile that a person may call."""
+    return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_the_kit_knows_no_lab_by_name() -> None:
+    """But for the one that its words show as an example, which has to exist."""
+    names = {folder.name for folder in LABS}
+    assert len(names) >= 4
+    for path in (ROOT / "runner").rglob("*.py"):
+        code = "\n".join(line for line in path.read_text().splitlines() if not re.match(r'\s*(#|"|\'|[a-z_]+=?\(?f?"|labs (run|hint) )', line))
+        for name in names:
+            assert name not in code, f"{path.name} knows {name}"
+
+
+def test_no_module_of_the_kit_imports_a_lab_or_a_monkey_patch() -> None:
+    for path in (ROOT / "runner").rglob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"^\s*(from|import) labs\b", text, re.MULTILINE)
+        if path.name not in ("recorder.py", "pacing.py"):
+            assert not re.search(r"^\s*(from|import) (locust|gevent)\b", text, re.MULTILINE), f"{path.name}: Locust patches the process"
+
+
+@pytest.mark.parametrize("module", ["runner.run", "runner.judge", "runner.plugin", "runner.verify", "runner.app"])
+def test_locust_is_never_imported_into_the_runners_process(module: str) -> None:
+    code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('locust', 'gevent')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("folder", LABS, ids=lambda folder: folder.name)
+def test_every_lab_is_in_good_form(folder: Path) -> None:
+    assert check_form(read_lab(folder)) == []
+
+
+@pytest.mark.parametrize("folder", LABS, ids=lambda folder: folder.name)
+def test_every_lab_imports_nothing_of_the_kit_into_its_app(folder: Path) -> None:
+    """Learners read lab code alone: only peers, the locustfile and the checks may use the kit."""
+    for path in [*folder.glob("starter/**/*.py"), *folder.glob("solution/**/*.py"), *folder.glob("wrong/**/*.py")]:
+        assert not re.search(r"^\s*(from|import) runner\b", path.read_text(), re.MULTILINE), path
+
+
+def test_lab_names_are_unique() -> None:
+    names = [folder.name for folder in LABS]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_labs_list_is_fast() -> None:
+    """Under 0.3 s, the median of five."""
+    times = []
+    for _ in range(5):
+        start_s = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "runner", "list"], cwd=ROOT, check=True, capture_output=True)
+        times.append(time.perf_counter() - start_s)
+    assert statistics.median(times) < 0.3, times
+
+
+def test_every_command_that_the_kit_names_exists() -> None:
+    """In help, hints, messages, labs and docs: `make x` is a target, `labs x` is a command."""
+    parser = build_parser()
+    assert parser._subparsers is not None
+    commands = set(next(iter(parser._subparsers._group_actions)).choices or ())
+    texts = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile", *(ROOT / "docs").glob("*.md")]
+    texts += [*(ROOT / "runner").rglob("*.py"), *(ROOT / "runner").rglob("*.tmpl"), *(path for lab in LABS for path in lab.glob("*.md"))]
+    named = 0
+    for path in texts:
+        text = path.read_text()
+        for target in re.findall(r"`make ([a-z]+)\b", text) + re.findall(r"^ *(?:\$ )?make ([a-z]+)\b(?= *$| +[A-Z]+=)", text, re.MULTILINE):
+            assert target in targets(), f"{path.relative_to(ROOT)}: make {target}"
+            named += 1
+        for command in re.findall(r"`(?:\.venv/bin/)?labs ([a-z]+)\b", text) + re.findall(r"^ *(?:\$ )?labs ([a-z]+) [a-z-]+$", text, re.MULTILINE):
+            assert command in commands, f"{path.relative_to(ROOT)}: labs {command}"
+            named += 1
+    assert named > 20, "the test itself is broken"
+
+
+def test_every_command_of_the_description_and_every_command_has_its_target() -> None:
+    parser = build_parser()
+    assert parser._subparsers is not None
+    commands = set(next(iter(parser._subparsers._group_actions)).choices or ())
+    assert set(re.findall(r"^  labs ([a-z]+)", DESCRIPTION, re.MULTILINE)) <= commands
+    assert {"lab" if command == "run" else command for command in commands} <= targets()
+
+
+def test_examples_name_labs_that_exist() -> None:
+    names = {folder.name for folder in LABS}
+    for path in [ROOT / "README.md", ROOT / "Makefile", ROOT / "runner" / "cli.py"]:
+        for name in re.findall(r"(?:NAME=|labs (?:run|hint|verify|load) )([a-z][a-z-]+[a-z])\b", path.read_text()):
+            assert name in names | {"topic"}, f"{path.name}: {name}"

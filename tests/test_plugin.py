@@ -1,0 +1,159 @@
+"""Plain pytest on a lab is the same run as `labs run`: the same exit codes, the same reports."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runner.errors import AppError, Inconclusive, LabError, MachineError
+from runner.plugin import judge_check
+from runner.verdict import CheckResult, Outcome
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from conftest import Kit
+
+    Done = subprocess.CompletedProcess[str]
+
+
+def run_pytest(kit: "Kit", *arguments: str) -> "Done":
+    """Pytest, as a person would call it in a checkout."""
+    return kit.python("-m", "pytest", "-p", "no:cacheprovider", *arguments)
+
+
+def test_a_pass_and_its_report(kit: "Kit") -> None:
+    done = run_pytest(kit, "labs/microservices/hits/test_lab.py", "--submission=solution", "--seed=7", "--junitxml=here.xml")
+    assert done.returncode == 0, done
+    assert "2 passed" in done.stdout
+    assert re.search(r"=+ verdict of hits =+\nPASS  hits   solution   embedded   seed 7\n  ok every hit is counted ", done.stdout)
+    assert json.loads((kit.run_folder() / "report.json").read_text())["verdict"] == "PASS"
+    assert 'tests="2"' in (kit.root / "here.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lab", "submission", "code", "words"),
+    [
+        ("microservices/hits", "starter", 1, "FAIL  hits   starter "),
+        ("microservices/hits", "labs/apps/crashes", 1, "x the app did not hold up"),
+        ("microservices/unsure", "solution", 2, "INCONCLUSIVE  unsure "),
+        ("microservices/unsure", "starter", 1, "FAIL  unsure "),
+        ("microservices/hits", "wrong/no-such-bug", 3, "the submission 'wrong/no-such-bug' does not exist"),
+    ],
+)
+def test_the_exit_code_is_the_verdicts(kit: "Kit", lab: str, submission: str, code: int, words: str) -> None:
+    """Warnings are errors in this checkout, as in the kit's own: a run leaves nothing unclosed."""
+    done = run_pytest(kit, f"labs/{lab}/test_lab.py", f"--submission={submission}")
+    assert done.returncode == code, done.stdout
+    assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("test_lab.py", "import pytest", "import pytest\nimport no_such_module", "No module named 'no_such_module'"),
+        ("lab.toml", "ready_within_s", "ready_within", "ready_within: unknown key"),
+        ("test_lab.py", "    return load", "    raise KeyError('of the scenario')", "! the lab is broken"),
+    ],
+)
+def test_a_broken_lab_is_an_error_here_too(kit: "Kit", file: str, old: str, new: str, words: str) -> None:
+    kit.edit(f"microservices/hits/{file}", old, new)
+    done = run_pytest(kit, "labs/microservices/hits/test_lab.py", "--submission=solution")
+    assert done.returncode == 3, done.stdout
+    assert words in done.stdout
+
+
+def test_labs_of_one_session_are_judged_each_and_the_worst_is_the_exit_code(kit: "Kit") -> None:
+    done = run_pytest(kit, "labs/microservices", "--submission=solution")
+    assert done.returncode == 2, done.stdout
+    assert "PASS  hits " in done.stdout
+    assert "INCONCLUSIVE  unsure " in done.stdout
+    assert len(list((kit.root / ".labs" / "runs").iterdir())) == 2
+
+
+def test_the_seed_repeats_what_is_random(kit: "Kit") -> None:
+    def number(*arguments: str) -> tuple[int, str]:
+        folder = kit.root / "runs" / str(len(list(kit.root.glob("runs/*"))))
+        assert run_pytest(kit, "labs/microservices/hits/test_lab.py", "--submission=solution", f"--run-folder={folder}", *arguments).returncode == 0
+        report = json.loads((folder / "report.json").read_text())
+        return report["seed"], next(event["what"] for event in report["events"] if "number" in event["what"])
+
+    first, again, other = number(), number("--seed=5"), number("--seed=6")
+    assert again[0] == 5
+    assert other[0] == 6
+    assert again[1] != other[1]
+    assert number(f"--seed={first[0]}") == first, "the seed that was drawn repeats its run"
+
+
+def test_tests_that_are_no_labs_are_left_alone(kit: "Kit") -> None:
+    (kit.root / "test_other.py").write_text("def test_fails():\n    assert False\n\n\ndef test_asks(lab):\n    pass\n")
+    done = run_pytest(kit, "test_other.py", "-k", "fails")
+    assert done.returncode == 1
+    assert "verdict of" not in done.stdout
+    done = run_pytest(kit, "test_other.py", "-k", "asks")
+    assert done.returncode == 3
+    assert "has no lab.toml" in done.stdout
+    (kit.root / "test_other.py").write_text("def test_passes():\n    pass\n")
+    assert run_pytest(kit, "test_other.py").returncode == 0
+
+
+def test_other_tests_beside_a_lab_count_too(kit: "Kit") -> None:
+    (kit.root / "test_other.py").write_text("def test_fails():\n    assert False\n")
+    done = run_pytest(kit, "test_other.py", "labs/microservices/hits/test_lab.py", "--submission=solution")
+    assert done.returncode == 1
+    assert "PASS  hits " in done.stdout
+
+
+# What a check came to
+
+
+class Item:
+    """As much of a pytest item as is asked for."""
+
+    name = "test_it_holds"
+
+    def function(self) -> None:
+        """It holds.
+
+        Why: it may break.
+        """
+
+
+def judge(error: BaseException | None, *, is_setup: bool = False) -> CheckResult:
+    item: Any = Item()
+    return judge_check(item, error, is_setup=is_setup, seconds=0.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "blame", "seen", "hint"),
+    [
+        (None, Outcome.PASS, "", "", ""),
+        (AssertionError("3 of 4\nassert 3 == 4"), Outcome.FAIL, "", "3 of 4", ""),
+        (pytest.fail.Exception("3 of 4"), Outcome.FAIL, "", "3 of 4", ""),
+        (Inconclusive("no storm"), Outcome.INCONCLUSIVE, "", "no storm", ""),
+        (AppError("app-1 died", "mend it"), Outcome.FAIL, "app", "app-1 died", "mend it"),
+        (LabError("no such peer", "see lab.toml"), Outcome.ERROR, "lab", "no such peer", "see lab.toml"),
+        (MachineError("disk full", "tidy up"), Outcome.ERROR, "machine", "disk full", "tidy up"),
+        (KeyError("x"), Outcome.ERROR, "lab", "KeyError: 'x'", "the lab's own code failed: run it with pytest to see where"),
+    ],
+)
+def test_the_type_of_an_error_says_whom_to_blame(error: Exception | None, outcome: Outcome, blame: str, seen: str, hint: str) -> None:
+    result = judge(error)
+    assert (result.outcome, result.blame, result.seen, result.hint) == (outcome, blame, seen, hint)
+    assert (result.name, result.promised, result.why, result.seconds) == ("test_it_holds", "It holds.", "it may break.", 0.5)
+
+
+def test_an_assertion_of_the_scenario_is_no_broken_promise() -> None:
+    result = judge(AssertionError("of the scenario"), is_setup=True)
+    assert (result.outcome, result.blame) == (Outcome.ERROR, "lab")
+    assert judge(AppError("app-1 ended"), is_setup=True).outcome is Outcome.FAIL
+    assert judge(Inconclusive("the fault did not come"), is_setup=True).outcome is Outcome.INCONCLUSIVE
+
+
+def test_every_lab_of_the_kit_is_found_by_plain_pytest() -> None:
+    """The names of their modules are the same; importlib mode keeps them apart."""
+    root = Path(__file__).parent.parent
+    labs = sorted(root.glob("labs/*/*/test_lab.py"))
+    assert labs, "the test itself is broken"

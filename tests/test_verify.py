@@ -1,0 +1,221 @@
+"""`labs verify`: what it proves, what it says, and what it leaves."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import psutil
+import pytest
+
+from runner.cell import Cell, Expectation
+from runner.lab import read_lab
+from runner.tally import margins
+from runner.verify import expectations
+
+if TYPE_CHECKING:
+    from conftest import Kit
+
+LABS = Path(__file__).parent / "labs"
+
+
+def test_a_lab_that_holds(kit: "Kit") -> None:
+    done = kit.labs("verify", "hits", "--output=out", "--seed=7")
+    assert done.returncode == 0, done
+    for line in (
+        "ok   hits starter ",
+        "ok   hits solution ",
+        "ok   hits wrong/forgets-a-tenth ",
+        "ok   hits wrong/numbers-twice ",
+        "hits                      solution                                1 of 1 ",
+        "hits                      hits counted                                        20         20               18",
+        "4 passed, 0 failed",
+    ):
+        assert line in done.stdout
+    data = json.loads((kit.root / "out" / "verify.json").read_text())
+    assert [(cell["submission"], cell["verdict"], cell["problem"]) for cell in data["cells"]] == [
+        ("starter", "FAIL", ""),
+        ("solution", "PASS", ""),
+        ("wrong/forgets-a-tenth", "FAIL", ""),
+        ("wrong/numbers-twice", "FAIL", ""),
+    ]
+    assert {cell["seed"] for cell in data["cells"]} == {7}
+    assert data["form"] == {"hits": []}
+    (margin,) = data["margins"]
+    assert (margin["check"], margin["what"], margin["limit"], margin["passing"]) == ("test_every_hit_is_counted", "hits counted", 20, [20])
+    assert margin["caught"] == [10, 18]
+    assert ElementTree.parse(kit.root / "out" / "junit.xml").getroot().attrib | {"time": ""} == {
+        "name": "labs verify",
+        "tests": "4",
+        "failures": "0",
+        "time": "",
+    }
+    assert (kit.root / "out" / "hits-wrong-numbers-twice-1" / "report.json").exists()
+    assert not (kit.root / "my").exists()
+
+
+def test_a_lab_that_does_not(kit: "Kit") -> None:
+    """A wrong answer that another check catches, one that cannot be judged, and a folder in bad form."""
+    kit.edit("microservices/hits/lab.toml", '"test_no_two_hits_have_one_number"', '"test_every_hit_is_counted"')
+    (kit.lab("hits") / "notes.txt").touch()
+    done = kit.labs("verify", "hits", "unsure", "--output=out", "--only=wrong/numbers-twice", "--only=solution", "--jobs=2")
+    assert done.returncode == 1, done
+    assert "FORM  hits: notes.txt is no part of a lab: remove it" in done.stdout
+    assert "FORM  hits: no wrong submission has test_no_two_hits_have_one_number in its `fails`: nothing shows that it can fail" in done.stdout
+    assert "not caught by test_every_hit_is_counted" in done.stdout
+    assert "INCONCLUSIVE: test_the_storm_is_survived: no storm came" in done.stdout
+    cells = {(cell["lab"], cell["submission"]): cell for cell in json.loads((kit.root / "out" / "verify.json").read_text())["cells"]}
+    assert set(cells) == {("hits", "solution"), ("hits", "wrong/numbers-twice"), ("unsure", "solution")}
+    assert cells["hits", "solution"]["problem"] == ""
+    assert cells["hits", "wrong/numbers-twice"]["problem"] == "not caught by test_every_hit_is_counted"
+    suite = ElementTree.parse(kit.root / "out" / "junit.xml").getroot()
+    assert suite.attrib["failures"] == "2"
+    assert {case.attrib["name"] for case in suite if len(case)} == {"hits wrong/numbers-twice", "unsure solution"}
+    assert "BAD" in done.stdout
+
+
+def test_a_cell_without_a_verdict_is_bad(kit: "Kit") -> None:
+    kit.edit("microservices/hits/test_lab.py", "import pytest", "import no_such_module")
+    done = kit.labs("verify", "hits", "--only=solution", "--repeat=2")
+    assert done.returncode == 1
+    assert done.stdout.count("no verdict (exit code 3), see .labs/verify/") == 2
+    assert "hits solution #2" in done.stdout
+    assert "0 of 2 " in done.stdout
+
+
+def test_nothing_to_verify_is_an_error(kit: "Kit") -> None:
+    done = kit.labs("verify", "hits", "--only=wrong/nothing")
+    assert done.returncode == 3
+    assert done.stderr.startswith("ERROR  there is nothing to verify\n\nhint: ")
+    done = kit.labs("verify", "hist")
+    assert done.returncode == 3
+    assert "no lab is called 'hist'; did you mean hits?" in done.stderr
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_nothing_outlives_a_killed_verification(
+    kit: "Kit", is_busy: bool, processes: Callable[[], list[psutil.Process]], eventually: Callable[..., Any]
+) -> None:
+    process = kit.start("verify", "hits", *["--busy"] * is_busy)
+    eventually(lambda: any("app.py" in " ".join(p.cmdline()) for p in running(processes())), "an app is up")
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    eventually(lambda: not processes() and not list(kit.temporary.iterdir()), "all is gone")
+
+
+def running(found: list[psutil.Process]) -> list[psutil.Process]:
+    return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_ctrl_c_ends_a_verification(kit: "Kit", processes: Callable[[], list[psutil.Process]], eventually: Callable[..., Any]) -> None:
+    import os
+
+    process = kit.start("verify", "hits", "unsure", "--jobs=2", "--busy")
+    eventually(lambda: any("app.py" in " ".join(p.cmdline()) for p in running(processes())), "an app is up")
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 3, rest
+    assert "interrupted; everything it started has ended" in rest
+    assert processes() == []
+
+
+def test_busy_uses_every_core(tmp_path: Path) -> None:
+    """Its loops end with their block, and with a killed parent."""
+    script = """
+import os, psutil, sys
+from runner.verify import kept_busy
+if __name__ == "__main__":
+    with kept_busy(True):
+        mine = psutil.Process()
+        while True:
+            children = [c for c in mine.children() if "spawn_main" in " ".join(c.cmdline()) and "tracker" not in " ".join(c.cmdline())]
+            if len(children) == os.cpu_count() and all(c.cpu_times().user > 0.3 for c in children):
+                break
+    assert not any(c.is_running() for c in children)
+    with kept_busy(False):
+        assert not [c for c in mine.children() if "spawn_main" in " ".join(c.cmdline())]
+    print("good")
+"""
+    (tmp_path / "script.py").write_text(script)
+    env = {"PYTHONPATH": str(Path(__file__).parent.parent), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "good\n", done.stderr
+
+
+# Cells
+
+
+def check(name: str, outcome: str = "PASS", seen: str = "", blame: str = "", **comparison: Any) -> dict[str, Any]:
+    return {"name": name, "outcome": outcome, "seen": seen, "blame": blame, "comparisons": [comparison] if comparison else []}
+
+
+def report(verdict: str, *checks: dict[str, Any]) -> dict[str, Any]:
+    return {"verdict": verdict, "checks": list(checks)}
+
+
+SOLUTION = Expectation("solution", frozenset(), frozenset())
+WRONG = Expectation("wrong/x", frozenset({"test_a", "test_b"}), frozenset({"test_c"}))
+
+
+@pytest.mark.parametrize(
+    ("expectation", "seen", "problem"),
+    [
+        (SOLUTION, report("PASS", check("test_a")), ""),
+        (SOLUTION, report("FAIL", check("test_a", "FAIL", "3 of 4\nmore")), "FAIL: test_a: 3 of 4"),
+        (SOLUTION, report("FAIL", check("test_a", "FAIL")), "FAIL: test_a: (no message)"),
+        (SOLUTION, report("INCONCLUSIVE", check("test_a"), check("test_b", "INCONCLUSIVE", "calm")), "INCONCLUSIVE: test_b: calm"),
+        (WRONG, report("FAIL", check("test_a", "FAIL"), check("test_b", "FAIL")), ""),
+        (WRONG, report("FAIL", check("test_a", "FAIL"), check("test_b", "FAIL"), check("test_c", "FAIL")), ""),
+        (WRONG, report("FAIL", check("test_a", "FAIL"), check("test_b")), "not caught by test_b"),
+        (WRONG, report("FAIL", check("test_a", "FAIL"), check("test_b", "INCONCLUSIVE")), "not caught by test_b"),
+        (WRONG, report("FAIL", *(check(f"test_{x}", "FAIL") for x in "abd")), "failed test_d, which lab.toml does not say"),
+        (WRONG, report("PASS", check("test_a"), check("test_b")), "PASS, should fail test_a, test_b"),
+        (WRONG, report("INCONCLUSIVE", check("test_a", "INCONCLUSIVE")), "INCONCLUSIVE, should fail test_a, test_b"),
+        (
+            WRONG,
+            report("FAIL", check("test_a", "FAIL", "app-1 died\nlog", "app"), check("test_b", "FAIL", "app-1 died", "app")),
+            "FAIL, not judged by a check: app-1 died",
+        ),
+        (WRONG, report("ERROR", check("test_a", "FAIL"), check("test_b", "ERROR", "KeyError", "lab")), "ERROR, not judged by a check: KeyError"),
+    ],
+)
+def test_what_a_cell_must_come_to(expectation: Expectation, seen: dict[str, Any], problem: str) -> None:
+    """Rule 6: fails all of `fails`, nothing beside `fails` and `may_fail`, and a crash is not a catch."""
+    assert expectation.judge(seen) == problem
+
+
+def test_a_wrong_submission_may_leave_other_checks_without_a_judgement() -> None:
+    seen = report("FAIL", check("test_a", "FAIL"), check("test_b", "FAIL"), check("test_d", "INCONCLUSIVE", "calm"))
+    assert WRONG.judge(seen) == ""
+
+
+def test_expectations_are_those_of_lab_toml() -> None:
+    lab = read_lab(LABS / "microservices" / "hits")
+    assert [e.submission for e in expectations(lab, [])] == ["starter", "solution", "wrong/forgets-a-tenth", "wrong/numbers-twice"]
+    assert [(e.submission, set(e.fails)) for e in expectations(lab, ["wrong/numbers-twice"])] == [
+        ("wrong/numbers-twice", {"test_no_two_hits_have_one_number"})
+    ]
+    assert expectations(lab, ["wrong/nothing"]) == []
+
+
+def test_margins_take_the_solution_and_what_must_be_caught() -> None:
+    lab = read_lab(LABS / "microservices" / "hits")
+
+    def cell(submission: str, fails: set[str], value: float) -> Cell:
+        seen = report("FAIL", check("test_a", what="hits", value=value, limit=20, is_upper=False, margin=1.0))
+        return Cell(lab, Expectation(submission, frozenset(fails), frozenset()), 1, report=seen)
+
+    cells = [
+        cell("solution", set(), 25),
+        cell("solution", set(), 22),
+        cell("wrong/x", {"test_a"}, 5),
+        cell("wrong/y", {"test_a"}, 30),  # caught by another comparison of that check
+        cell("wrong/z", {"test_b"}, 1),  # not this check's to catch
+    ]
+    (row,) = margins(cells)
+    assert (row["check"], row["what"], row["limit"]) == ("test_a", "hits", 20)
+    assert (row["passing"], row["caught"]) == ([25, 22], [5])
