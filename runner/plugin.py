@@ -74,7 +74,7 @@ class Judge:
         if chosen is None:
             return new_run_folder(name)
         chosen.mkdir(parents=True, exist_ok=True)
-        return chosen
+        return chosen.absolute()  # the guard, which opens the logs, works elsewhere
 
     def hold(self, run: Run) -> None:
         """Leave everything up until Ctrl-C."""

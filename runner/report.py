@@ -129,7 +129,7 @@ def print_verdict(report: Report, write: Callable[[str], object]) -> None:
     times = f"{report.load_s:.1f} s of load"
     if report.incident_s > report.load_s + 0.5:
         times += f" in {report.incident_s:.1f} s of incident"
-    write(f"  {report.requests} requests, {report.unanswered} unanswered, {times}, {report.seconds:.1f} s in all")
+    write(f"  {report.requests} requests, {report.unanswered} without an answer, {times}, {report.seconds:.1f} s in all")
 
 
 def check_lines(check: CheckResult) -> list[str]:

@@ -40,7 +40,7 @@ class Plan:
 def verify(plan: Plan) -> int:
     """Prove what the plan names, print it, write verify.json and junit.xml; 0 only if everything holds."""
     labs = [find_lab(name) for name in plan.names] or all_labs(find_root())
-    output = plan.output or find_root() / ".labs" / "verify" / time.strftime("%Y%m%d-%H%M%S")
+    output = (plan.output or find_root() / ".labs" / "verify" / time.strftime("%Y%m%d-%H%M%S")).absolute()  # cells run elsewhere
     output.mkdir(parents=True, exist_ok=True)
     problems = {lab.name: check_form(lab) for lab in labs}
     for name, found in problems.items():

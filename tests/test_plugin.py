@@ -1,8 +1,8 @@
 """Plain pytest on a lab is the same run as `labs run`: the same exit codes, the same reports."""
 
 import json
+import random
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,29 +74,35 @@ def test_labs_of_one_session_are_judged_each_and_the_worst_is_the_exit_code(kit:
 
 
 def test_the_seed_repeats_what_is_random(kit: "Kit") -> None:
-    def number(*arguments: str) -> tuple[int, str]:
-        folder = kit.root / "runs" / str(len(list(kit.root.glob("runs/*"))))
-        assert run_pytest(kit, "labs/microservices/hits/test_lab.py", "--submission=solution", f"--run-folder={folder}", *arguments).returncode == 0
+    numbers: list[tuple[int, str]] = []
+    for seed in ([], ["--seed=5"], ["--seed=5"]):
+        folder = kit.root / "runs" / str(len(numbers))
+        arguments = [
+            "labs/microservices/hits/test_lab.py",
+            "-k",
+            "counted",
+            "--submission=solution",
+            f"--run-folder={folder.relative_to(kit.root)}",
+            *seed,
+        ]
+        assert run_pytest(kit, *arguments).returncode == 0
         report = json.loads((folder / "report.json").read_text())
-        return report["seed"], next(event["what"] for event in report["events"] if "number" in event["what"])
-
-    first, again, other = number(), number("--seed=5"), number("--seed=6")
-    assert again[0] == 5
-    assert other[0] == 6
-    assert again[1] != other[1]
-    assert number(f"--seed={first[0]}") == first, "the seed that was drawn repeats its run"
+        numbers.append((report["seed"], next(event["what"] for event in report["events"] if "number" in event["what"])))
+    assert numbers[1] == numbers[2]
+    assert numbers[1][0] == 5
+    assert numbers[0] == (numbers[0][0], f"the day's number is {random.Random(numbers[0][0]).randrange(10**9)}"), "a drawn seed is told"
 
 
 def test_tests_that_are_no_labs_are_left_alone(kit: "Kit") -> None:
-    (kit.root / "test_other.py").write_text("def test_fails():\n    assert False\n\n\ndef test_asks(lab):\n    pass\n")
-    done = run_pytest(kit, "test_other.py", "-k", "fails")
+    (kit.root / "test_other.py").write_text("def test_fails():\n    assert False\n\n\ndef test_passes():\n    pass\n")
+    done = run_pytest(kit, "test_other.py")
     assert done.returncode == 1
     assert "verdict of" not in done.stdout
-    done = run_pytest(kit, "test_other.py", "-k", "asks")
+    assert run_pytest(kit, "test_other.py", "-k", "passes").returncode == 0
+    (kit.root / "test_asks.py").write_text("def test_asks(lab):\n    pass\n")
+    done = run_pytest(kit, "test_asks.py")
     assert done.returncode == 3
     assert "has no lab.toml" in done.stdout
-    (kit.root / "test_other.py").write_text("def test_passes():\n    pass\n")
-    assert run_pytest(kit, "test_other.py").returncode == 0
 
 
 def test_other_tests_beside_a_lab_count_too(kit: "Kit") -> None:
@@ -150,10 +156,3 @@ def test_an_assertion_of_the_scenario_is_no_broken_promise() -> None:
     assert (result.outcome, result.blame) == (Outcome.ERROR, "lab")
     assert judge(AppError("app-1 ended"), is_setup=True).outcome is Outcome.FAIL
     assert judge(Inconclusive("the fault did not come"), is_setup=True).outcome is Outcome.INCONCLUSIVE
-
-
-def test_every_lab_of_the_kit_is_found_by_plain_pytest() -> None:
-    """The names of their modules are the same; importlib mode keeps them apart."""
-    root = Path(__file__).parent.parent
-    labs = sorted(root.glob("labs/*/*/test_lab.py"))
-    assert labs, "the test itself is broken"

@@ -10,7 +10,7 @@ from locust import FastHttpUser, task
 from runner.pacing import ending, read_plan, run_arrivals
 
 NAMES = ("polite", "greedy", "late", "edges", "even-halves", "odd-halves", "window-breaker", "spoofer", "obedient-1", "obedient-2", "obedient-3")
-plan = read_plan(keys={name: name for name in NAMES}, phase_s=0.3, late_s=5.5)
+plan = read_plan(keys={name: name for name in NAMES}, phase_s=0.3, late_s=6.5)
 
 
 class Tenant(FastHttpUser):
@@ -41,19 +41,19 @@ class Polite(Tenant):
 
 
 class Greedy(Tenant):
-    """150 requests a second: fifteen times the rate. The balancer sends all of them to replica 1."""
+    """100 requests a second: ten times the rate. The balancer sends all of them to replica 1."""
 
     @task
     def arrive(self):
-        self.follow("greedy", (n / 150 for n in itertools.count()), replica=1)
+        self.follow("greedy", (n / 100 for n in itertools.count()), replica=1)
 
 
 class Late(Tenant):
-    """Nothing for a while, then 150 requests a second."""
+    """Nothing for a while, then 100 requests a second."""
 
     @task
     def arrive(self):
-        self.follow("late", (plan.late_s + n / 150 for n in itertools.count()))
+        self.follow("late", (plan.late_s + n / 100 for n in itertools.count()))
 
 
 class Edges(Tenant):
@@ -89,14 +89,14 @@ class WindowBreaker(Tenant):
 
 
 class Spoofer(Tenant):
-    """30 requests a second, each with another forwarded address."""
+    """20 requests a second, each with another forwarded address."""
 
     @task
     def arrive(self):
         def ask(n, due_ns):
             self.ask("spoofer", due_ns, **{"X-Forwarded-For": f"203.0.113.{n % 250}"})
 
-        run_arrivals((n / 30 for n in itertools.count()), ask)
+        run_arrivals((n / 20 for n in itertools.count()), ask)
 
 
 class Obedient(Tenant):

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 
 RATE = 10  # requests a second
 BURST = 10
-REDIS_TIMEOUT_S = 0.1
+REDIS_TIMEOUT_S = 0.25
 REPLICAS = 2
 
 # GCRA (ITU-T I.371): the bucket is one number, the time at which it will be empty again. Atomic, and by the server's clock alone.
