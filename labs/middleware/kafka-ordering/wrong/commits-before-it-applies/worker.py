@@ -67,24 +67,24 @@ class Lanes:
         with self.lock:
             return {p: OffsetAndMetadata(end, "", -1) for p, end in self.next.items()}
 
-    def forget(self, partitions) -> None:
+    def keep(self, partitions) -> None:
         with self.lock:
-            for partition in partitions:
+            for partition in self.next.keys() - set(partitions):
                 self.unfinished.pop(partition, None)
-                self.next.pop(partition, None)
+                del self.next[partition]
 
 
-class Forget(ConsumerRebalanceListener):
-    """Partitions that go to somebody else are no longer ours to commit."""
+class Ownership(ConsumerRebalanceListener):
+    """Partitions that went to somebody else are no longer ours to commit. Those that come straight back go on where they were."""
 
     def __init__(self, lanes: Lanes) -> None:
         self.lanes = lanes
 
     def on_partitions_revoked(self, revoked) -> None:
-        self.lanes.forget(revoked)
+        pass
 
     def on_partitions_assigned(self, assigned) -> None:
-        pass
+        self.lanes.keep(assigned)
 
 
 def main() -> None:
@@ -97,7 +97,7 @@ def main() -> None:
         heartbeat_interval_ms=500,
     )
     lanes = Lanes()
-    consumer.subscribe(["orders"], listener=Forget(lanes))
+    consumer.subscribe(["orders"], listener=Ownership(lanes))
     committed = time.monotonic()
     while True:
         for partition, records in consumer.poll(timeout_ms=100).items():
