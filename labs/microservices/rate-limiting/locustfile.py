@@ -41,19 +41,19 @@ class Polite(Tenant):
 
 
 class Greedy(Tenant):
-    """100 requests a second: ten times the rate. The balancer sends all of them to replica 1."""
+    """80 requests a second: eight times the rate. The balancer sends all of them to replica 1."""
 
     @task
     def arrive(self):
-        self.follow("greedy", (n / 100 for n in itertools.count()), replica=1)
+        self.follow("greedy", (n / 80 for n in itertools.count()), replica=1)
 
 
 class Late(Tenant):
-    """Nothing for a while, then 100 requests a second."""
+    """Nothing for a while, then 60 requests a second."""
 
     @task
     def arrive(self):
-        self.follow("late", (plan.late_s + n / 100 for n in itertools.count()))
+        self.follow("late", (plan.late_s + n / 60 for n in itertools.count()))
 
 
 class Edges(Tenant):

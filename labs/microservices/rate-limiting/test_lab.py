@@ -140,6 +140,8 @@ def test_an_outage_of_redis_opens_and_closes_nothing(rush, lab):
 
     Why: the limiter waits for Redis without a limit, or gives up limiting, when it has lost its memory.
     """
+    stall_s = rush.load.history.between(rush.paused_ns, rush.resumed_ns).longest_stall_s
+    lab.require(stall_s < 0.2, f"the load stood still for {stall_s:.2f} s during the outage")
     # The last ones may be answered after Redis goes on, by right.
     polite = rush.in_outage("polite").where(lambda r: r.start_ns < rush.resumed_ns - 1_000_000_000)
     lab.require(len(polite) >= 10, f"only {len(polite)} polite requests met the outage")
