@@ -1,5 +1,6 @@
 """Starts the app under test, its replicas and the lab's peers on a stack, and knows when they are ready or dead."""
 
+import contextlib
 import http.client
 import json
 import secrets
@@ -189,6 +190,18 @@ class App:
                 log = tail_of(self._stack.log(replica.name))
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
                 raise AppError(f"{replica.name} died while it served ({how})\n{log}", hint="nobody killed it: it crashed or stopped itself")
+
+    def cpu_waits_ns(self) -> dict[int, int]:
+        """How long each replica's main thread has waited for a CPU so far, by pid; empty where the kernel does not tell.
+
+        Source: Linux, Documentation/scheduler/sched-stats.rst: /proc/<pid>/schedstat, second field, in ns.
+        """
+        waits: dict[int, int] = {}
+        for replica in self.replicas:
+            pid = self._stack.pid(replica.name)
+            with contextlib.suppress(OSError):
+                waits[pid] = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+        return waits
 
     def number_of(self, name: str) -> int | None:
         """The number of the replica called `name`; None for anything else."""

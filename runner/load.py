@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from runner.children import Children, Process, clean_environment
 from runner.errors import LabError, MachineError
@@ -26,6 +26,16 @@ class NotReachedError(Exception):
 READY_WITHIN_S = 30.0
 DRAINED_WITHIN_S = 25.0
 POLL_S = 0.005
+
+
+class Watched(Protocol):
+    """What a load must know of the app that it drives."""
+
+    def check_alive(self) -> None:
+        """Raises AppError when it has died."""
+
+    def cpu_waits_ns(self) -> dict[int, int]:
+        """How long each process has waited for a CPU so far, by pid."""
 
 
 class LoadProcess:
@@ -67,28 +77,35 @@ class Load:
         until: Callable[[], object] | None,
         at_most_s: float,
         is_endless: bool,
-        check_app: Callable[[], None],
+        app: Watched,
     ) -> None:
         self._worker = worker
         self._start = start
         self._until = until
         self._at_most_s = at_most_s
         self._is_endless = is_endless
-        self._check_app = check_app
+        self._app = app
         self._done: dict[str, Any] | None = None
         self._connection = worker.connect()
         self._reader = threading.Thread(target=self._read, name="load-events", daemon=True)
         self.history = History((), (), ())
         self.missed = ""  # what the scenario waited for in vain
+        self.cpu_wait_share = 0.0  # of the load's time, the most that a replica was ready to run and had no CPU
         self.is_cut_short = False  # whether `at_most_s` ended it
         self.start_ns = self.end_ns = 0
 
     def __enter__(self) -> Self:
         self.start_ns = time.monotonic_ns()
         self._deadline = time.monotonic() + self._at_most_s
+        self._waits_ns = self._app.cpu_waits_ns()
         self._send(self._start)
         self._reader.start()
         return self
+
+    def _share_of_cpu_wait(self) -> float:
+        now = self._app.cpu_waits_ns()
+        waited_ns = [now[pid] - before for pid, before in self._waits_ns.items() if pid in now]
+        return max(waited_ns, default=0) / max(time.monotonic_ns() - self.start_ns, 1)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         is_mine = isinstance(error, NotReachedError)
@@ -99,11 +116,12 @@ class Load:
             self._send({"do": "stop"})
             self._reader.join(DRAINED_WITHIN_S)
             self.end_ns = time.monotonic_ns()
+            self.cpu_wait_share = self._share_of_cpu_wait()
             self._worker.process.kill()
             self._connection.close()
             self._worker.listener.close()
         if error is None or is_mine:
-            self._check_app()
+            self._app.check_alive()
             self._judge_end()
             self.history = History.read(Path(self._start["history"]))
         return is_mine
@@ -131,7 +149,7 @@ class Load:
         """
         deadline = min(self._deadline, time.monotonic() + at_most_s)
         while not (value := state()):
-            self._check_app()
+            self._app.check_alive()
             if self.is_over or time.monotonic() > deadline:
                 self.missed = what
                 raise NotReachedError(what)
@@ -150,7 +168,7 @@ class Load:
         while not self.is_over and not self._is_endless:
             if self._until is not None and self._until():
                 return
-            self._check_app()
+            self._app.check_alive()
             if time.monotonic() > self._deadline:
                 self.is_cut_short = True
                 return

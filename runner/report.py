@@ -36,6 +36,7 @@ class Report:
     requests: int
     unanswered: int
     longest_stall_s: float
+    cpu_wait_share: float
     events: list[dict[str, Any]]
 
     @classmethod
@@ -56,6 +57,7 @@ class Report:
             requests=len(records),
             unanswered=sum(1 for record in records if record.status is None),
             longest_stall_s=max((load.history.longest_stall_s for load in run.loads), default=0.0),
+            cpu_wait_share=max((load.cpu_wait_share for load in run.loads), default=0.0),
             events=run.events,
         )
 
@@ -76,6 +78,7 @@ class Report:
             "requests": self.requests,
             "unanswered": self.unanswered,
             "longest_stall_s": round(self.longest_stall_s, 4),
+            "cpu_wait_share": round(self.cpu_wait_share, 3),
             "events": self.events,
             "checks": [
                 {

@@ -110,7 +110,7 @@ class Run:
             "users": users,
             "plan": {"seed": self.seed, **(plan or {})},
         }
-        self.loads.append(Load(worker, start, until, at_most_s, endless, self.app.check_alive))
+        self.loads.append(Load(worker, start, until, at_most_s, endless, self.app))
         return self.loads[-1]
 
     def until(self, state: Callable[[], object], at_most_s: float) -> bool:

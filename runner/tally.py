@@ -77,6 +77,7 @@ def write_results(cells: Sequence[Cell], problems: dict[str, list[str]], output:
             "seconds": round(c.seconds, 2),
             "load_s": c.report.get("load_s"),
             "longest_stall_s": c.report.get("longest_stall_s"),
+            "cpu_wait_share": c.report.get("cpu_wait_share"),
         }
         for c in cells
     ]

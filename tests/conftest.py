@@ -309,7 +309,20 @@ class Loads:
             "plan": dict(plan or {}),
         }
         worker = LoadProcess(self.children, f"load-{number}", self.folder / f"load-{number}.log")
-        return Load(worker, start, until, at_most_s, is_endless, check_app)
+        return Load(worker, start, until, at_most_s, is_endless, Driven(check_app))
+
+
+@dataclass(frozen=True)
+class Driven:
+    """An app that a load drives: alive as long as `check` says nothing."""
+
+    check: Callable[[], None]
+
+    def check_alive(self) -> None:
+        self.check()
+
+    def cpu_waits_ns(self) -> dict[int, int]:
+        return {}
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Repor
             requests=20,
             unanswered=2,
             longest_stall_s=0.0123456,
+            cpu_wait_share=0.1,
             events=[{"at_ns": 5, "what": "killed app-1"}],
         )
         report.folder.mkdir(exist_ok=True)
@@ -68,7 +69,7 @@ FAIL  hits   starter   embedded   seed 7
       why       it is read, then written.
       look at   run
   ok it serves
-  20 requests, 2 unanswered, 1.5 s of load, 2.3 s in all"""
+  20 requests, 2 without an answer, 1.5 s of load, 2.3 s in all"""
     )
 
 
@@ -78,7 +79,7 @@ def test_a_pass_is_short(make: Make) -> None:
         == """\
 PASS  hits   starter   embedded   seed 7
   ok it serves
-  20 requests, 2 unanswered, 1.5 s of load, 2.3 s in all"""
+  20 requests, 2 without an answer, 1.5 s of load, 2.3 s in all"""
     )
 
 
