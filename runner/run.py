@@ -79,7 +79,7 @@ class Run:
         """End everything. Safe to call after a failed `start`."""
         if hasattr(self, "stack"):
             self.stack.stop()
-        elif hasattr(self, "_children"):
+        elif hasattr(self, "children"):
             self.children.close()
 
     # What a scenario does.

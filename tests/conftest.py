@@ -25,6 +25,8 @@ import pytest
 from runner.children import Children
 from runner.load import Load, LoadProcess
 
+collect_ignore_glob = ["labs/*"]  # they are what tests run, no tests of the kit
+
 HERE = Path(__file__).parent
 GONE_WITHIN_S = 15.0
 DONE_WITHIN_S = 60.0

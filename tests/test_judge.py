@@ -97,7 +97,7 @@ def test_an_app_that_answers_nothing_fails_its_checks(kit: "Kit") -> None:
     assert done.returncode == 1
     assert "seen      0 of 20 hits counted" in done.stdout
     assert "seen      no hit was answered" in done.stdout
-    assert "2 requests, 2 unanswered" in done.stdout
+    assert "2 requests, 2 without an answer" in done.stdout
 
 
 def test_a_flood_of_output_does_no_harm(kit: "Kit") -> None:
