@@ -284,6 +284,17 @@ class Loads:
         self.folder = folder
         self.children = Children()
         self.numbers = itertools.count(1)
+        self.idle = self.start_worker()
+
+    def start_worker(self) -> LoadProcess:
+        """Locust takes its time to be imported: the worker of the next load is started ahead, as a run does."""
+        number = next(self.numbers)
+        return LoadProcess(self.children, f"load-{number}", self.folder / f"load-{number}.log")
+
+    def close(self) -> None:
+        """End them all."""
+        self.idle.listener.close()
+        self.children.close()
 
     def __call__(
         self,
@@ -299,18 +310,17 @@ class Loads:
         down: Sequence[int] = (),
     ) -> Load:
         """A load, to be used as a context manager."""
-        number = next(self.numbers)
-        path = self.folder / f"locustfile-{number}.py"
+        worker, self.idle = self.idle, self.start_worker()
+        path = self.folder / f"locustfile_{worker.name}.py"
         path.write_text(textwrap.dedent(locustfile))
         start = {
             "locustfile": str(path),
-            "history": str(self.folder / f"history-{number}.jsonl"),
+            "history": str(self.folder / f"history-{worker.name}.jsonl"),
             "targets": list(targets),
             "down": list(down),
             "users": users,
             "plan": dict(plan or {}),
         }
-        worker = LoadProcess(self.children, f"load-{number}", self.folder / f"load-{number}.log")
         return Load(worker, start, until, at_most_s, is_endless, Driven(check_app))
 
 
@@ -338,5 +348,5 @@ def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loads]:
         patch.setattr(tempfile, "tempdir", str(temporary))
         started = Loads(folder)
         yield started
-        started.children.close()
+        started.close()
     assert_nothing_left(folder, temporary)

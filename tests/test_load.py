@@ -4,12 +4,13 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from runner.errors import AppError, LabError, MachineError
-from runner.load import Load
+from runner.load import Load, LoadProcess
 
 if TYPE_CHECKING:
     from conftest import Clockwork, Loads
@@ -198,10 +199,11 @@ def test_a_load_generator_that_was_killed_is_the_machines_fault(clockwork: "Cloc
         kill()
 
 
-def test_a_load_generator_that_does_not_start_is_the_machines_fault(clockwork: "Clockwork", loads: "Loads", monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.load.clean_environment", lambda home: {"LD_PRELOAD": "", "PYTHONHOME": str(home)})
+def test_a_load_generator_that_does_not_start_is_the_machines_fault(loads: "Loads", monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("runner.load.clean_environment", lambda home: {"PYTHONHOME": str(home)})
+    worker = LoadProcess(loads.children, "load", tmp_path / "load.log")
     with pytest.raises(MachineError, match=r"the load generator did not start \(exit code 1\)\n(?s:.*)  log: "):
-        loads(FOR_EVER, [clockwork.url])
+        worker.connect()
 
 
 def test_the_app_is_watched_while_it_is_under_load(clockwork: "Clockwork", loads: "Loads") -> None:

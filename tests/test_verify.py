@@ -93,11 +93,8 @@ def test_nothing_to_verify_is_an_error(kit: "Kit") -> None:
     assert "no lab is called 'hist'; did you mean hits?" in done.stderr
 
 
-@pytest.mark.parametrize("is_busy", [False, True])
-def test_nothing_outlives_a_killed_verification(
-    kit: "Kit", is_busy: bool, processes: Callable[[], list[psutil.Process]], eventually: Callable[..., Any]
-) -> None:
-    process = kit.start("verify", "hits", *["--busy"] * is_busy)
+def test_nothing_outlives_a_killed_verification(kit: "Kit", processes: Callable[[], list[psutil.Process]], eventually: Callable[..., Any]) -> None:
+    process = kit.start("verify", "hits", "--busy")
     eventually(lambda: any("app.py" in " ".join(p.cmdline()) for p in running(processes())), "an app is up")
     process.send_signal(signal.SIGKILL)
     process.wait(10)
