@@ -103,6 +103,11 @@ def unused_ports() -> Callable[[int], list[int]]:
 # The kit's command on the fixture labs
 
 
+def heed_interrupts() -> None:
+    """A shell starts what runs in its background with Ctrl-C ignored, and children inherit that: these tests are about Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class Kit:
     """A checkout with copies of the fixture labs, and the real `labs` on it."""
@@ -140,6 +145,7 @@ class Kit:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_interrupts,  # noqa: PLW1509 - a signal disposition, no more
         )
         self.started.append(process)
         return process

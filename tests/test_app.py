@@ -15,7 +15,7 @@ import redis
 
 from runner.app import listening_ports
 from runner.children import clean_environment
-from runner.errors import AppError, Inconclusive, LabError
+from runner.errors import AppError, Inconclusive, LabError, MachineError
 from runner.lab import Submission, read_lab
 from runner.run import Run
 
@@ -57,6 +57,18 @@ def env_of(run: Run, replica: int) -> dict[str, str]:
     """The environment of a replica, less what Python and macOS put there themselves."""
     env: dict[str, str] = run.call("GET", "/env", replica=replica).json()
     return {key: value for key, value in env.items() if key not in ("LC_CTYPE", "__CF_USER_TEXT_ENCODING")}
+
+
+def test_a_start_that_fails_at_once_leaves_nothing(temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise MachineError("no cache here")
+
+    monkeypatch.setattr("runner.run.Cache", refuse)
+    one = Run(read_lab(FOLDER), Submission("solution", FOLDER / "solution", "solution"), tmp_path, SEED)
+    with pytest.raises(MachineError, match="no cache here"):
+        one.start()
+    one.stop()
+    assert one.children._guard.returncode is not None, "the guard has ended"
 
 
 # What it is told

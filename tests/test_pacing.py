@@ -130,7 +130,7 @@ class Visitor(FastHttpUser):
         self.environment.runner.quit()
         raise StopUser
 """)
-    argv = [sys.executable, "-m", "locust", "-f", "locustfile.py", "--headless", "-u2", "-r2", "-t10", "--host", clockwork.url, "--only-summary"]
+    argv = [sys.executable, "-m", "locust", "-f", "locustfile.py", "--headless", "-u2", "-r20", "-t2", "--host", clockwork.url, "--only-summary"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert {visit.path for visit in clockwork.visits} == {"/by-default/0", "/by-default/1"}

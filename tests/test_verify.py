@@ -75,6 +75,13 @@ def test_a_lab_that_does_not(kit: "Kit") -> None:
     assert "BAD" in done.stdout
 
 
+def test_bad_form_alone_is_a_fail(kit: "Kit") -> None:
+    (kit.lab("hits") / "notes.txt").touch()
+    done = kit.labs("verify", "hits", "--only=solution")
+    assert done.returncode == 1
+    assert "1 passed, 1 failed" in done.stdout
+
+
 def test_a_cell_without_a_verdict_is_bad(kit: "Kit") -> None:
     kit.edit("microservices/hits/test_lab.py", "import pytest", "import no_such_module")
     done = kit.labs("verify", "hits", "--only=solution", "--repeat=2")

@@ -66,7 +66,9 @@ def test_the_contract_holds(rush, lab):
     wrong = [r for r in asked if r.status not in (200, 429)]
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
     lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were neither 200 nor 429: {kinds}", "other answers")
-    waits = {(tenant, status): median(r.latency_s for r in group) for (tenant, status), group in asked.by(kind_of).items()}
+    warm = asked.where(lambda r: r.start_ns > rush.load.start_ns + 1_000_000_000)
+    waits = {kind: median(r.latency_s for r in group) for kind, group in warm.by(kind_of).items() if len(group) >= 10}
+    lab.require(waits, "no tenant had ten answers of a kind")
     (tenant, status), wait_s = max(waits.items(), key=lambda item: item[1])
     lab.at_most(wait_s, 0.5, f"{tenant} waited for {wait_s:.2f} s for a {status}, as a median", "s that a tenant waits, as a median")
 
@@ -127,7 +129,7 @@ def test_retry_after_tells_the_truth(rush, lab):
     assert not bare, f"{bare} of {len(waits)} refusals have no Retry-After in whole seconds"
     lab.at_most(max(map(int, waits)), 2, f"told to wait for {max(map(int, waits))} s at a rate of 10 a second", "longest Retry-After in s")
     tries = [after for asked in rush.calm.by("tenant").values() for after in returns(asked.records)]
-    lab.require(len(tries) >= 6, f"only {len(tries)} clients came back after they had waited")
+    lab.require(len(tries) >= 3, f"only {len(tries)} clients came back after they had waited")
     failed = sum(r.status != 200 for r in tries)
     lab.at_most(failed / len(tries), 0.3, f"{failed} of {len(tries)} who waited as told were refused again", "waited in vain")
 

@@ -81,7 +81,8 @@ def rush(lab):
 
 def part(record, name):
     """A part of an answer, whatever the app may have answered."""
-    return record.body.get(name) if isinstance(record.body, dict) else None
+    value = record.body.get(name) if isinstance(record.body, dict) else None
+    return value if isinstance(value, int | str) else None
 
 
 def test_the_contract_holds(rush, lab):
@@ -159,7 +160,7 @@ def test_readers_survive_an_outage_of_the_origin(rush, lab):
     first_ns, last_ns = rush.rush_end_ns + int((STALE_LIMIT_S + 0.1) * 1e9), rush.outage_end_ns - 300_000_000
     asked = [r for r in rush.load.history if r.context["hot"] and first_ns < r.start_ns < last_ns]
     lab.require(len(asked) >= 5, f"only {len(asked)} readers of hot products met the outage")
-    versions = {c["version"] for c in rush.calls if c.get("version") and c["end_ns"] < rush.outage_end_ns}
+    versions = {c["version"] for c in rush.calls if c.get("version")}
     lost = [r for r in asked if r.status != 200 or part(r, "version") not in versions or r.latency_s > 1]
     seen = f"{len(lost)} of {len(asked)} readers of hot products got no price during the outage"
     lab.at_most(len(lost) / len(asked), 0.05, seen, "readers without a price")

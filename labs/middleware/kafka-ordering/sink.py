@@ -13,8 +13,9 @@ draw = random.Random(peer.seed)
 
 @peer.route("PUT", "/orders/{order}")
 async def write_order(request, call):
+    call["order"] = request.path_params["order"]
     body = await request.json()
-    call["order"], call["version"] = request.path_params["order"], body["version"]
+    call["version"] = body["version"]
     await peer.sleep(draw.uniform(0.005, 0.035))
     if call["order"] in peer.state["stuck"]:
         return JSONResponse({"detail": "this order's shard is down"}, status_code=503)

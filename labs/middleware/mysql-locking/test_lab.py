@@ -86,7 +86,7 @@ def payday(lab):
 
 
 def wants(calls, account, since_ns):
-    return any(c["end_ns"] and c["start_ns"] > since_ns and account in c["accounts"] for c in calls)
+    return any(c["end_ns"] and c["start_ns"] > since_ns and account in c.get("accounts", ()) for c in calls)
 
 
 def test_the_contract_holds(payday, lab):
@@ -98,6 +98,9 @@ def test_the_contract_holds(payday, lab):
     lab.require(len(asked) >= 100, f"only {len(asked)} transfers were asked for")
     wrong = [r for r in asked if r.status not in payday.right_answers(r)]
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
+    rush_for_five = [r.status for r in asked if r.context["from"] == payday.tight]
+    if set(rush_for_five) == {409} or set(rush_for_five) == {200, 409}:
+        assert rush_for_five.count(200) >= 5, f"{rush_for_five.count(200)} of 5 transfers passed that an account had enough for"
     lab.at_most(len(wrong) / len(asked), 0.03, f"{len(wrong)} of {len(asked)} answers were not the right ones: {kinds}", "wrong answers")
 
 
@@ -150,7 +153,7 @@ def test_no_lock_is_held_across_the_fraud_check(payday, lab):
     """
     lab.require(len(payday.calls) >= 100, f"the fraud service was asked only {len(payday.calls)} times")
     peaks = {
-        account: peak_overlap((c["start_ns"], c["end_ns"]) for c in payday.calls if c["end_ns"] and account in c["accounts"])
+        account: peak_overlap((c["start_ns"], c["end_ns"]) for c in payday.calls if c["end_ns"] and account in c.get("accounts", ()))
         for account in payday.initial
     }
     account = max(peaks, key=peaks.get)
