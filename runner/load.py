@@ -172,7 +172,7 @@ class Load:
             if time.monotonic() > self._deadline:
                 self.is_cut_short = True
                 return
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # as in `until`
 
     def _judge_end(self) -> None:
         if self._done is None:

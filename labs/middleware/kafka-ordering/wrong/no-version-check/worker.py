@@ -25,7 +25,7 @@ def apply(event: dict) -> None:
                 return
         except httpx.HTTPError:
             pass
-        time.sleep(RETRY_S)
+        time.sleep(RETRY_S)  # nobody tells when a stuck order goes on
 
 
 class Lanes:

@@ -23,7 +23,7 @@ def apply(event: dict) -> None:
     try:
         sink.put(f"/orders/{event['order']}", json={"version": event["version"]}).raise_for_status()
     except httpx.HTTPError:
-        time.sleep(RETRY_S)
+        time.sleep(RETRY_S)  # nobody tells when a stuck order goes on
         producer.send("orders", key=event["order"].encode(), value=json.dumps(event).encode()).get(timeout=20)
 
 
