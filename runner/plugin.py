@@ -92,7 +92,7 @@ class Judge:
         """Note what a check came to, by the type of what it raised."""
         report = yield
         module = item.getparent(pytest.Module)
-        if module is None or not isinstance(item, pytest.Function) or "lab" not in item.fixturenames:
+        if module is None or not isinstance(item, pytest.Function) or not asks_for_the_lab(item):
             return report
         is_new = call.when == "call" or call.excinfo is not None
         if is_new and call.when != "teardown":
@@ -134,6 +134,11 @@ class Judge:
         for report in self.reports:
             terminalreporter.section(f"verdict of {report.lab}")
             print_verdict(report, terminalreporter.write_line)
+
+
+def asks_for_the_lab(item: pytest.Function) -> bool:
+    """Whether a test uses the `lab` fixture; a parameter of that name in a test of something else does not count."""
+    return "lab" in item.fixturenames and "lab" not in (item.callspec.params if hasattr(item, "callspec") else {})
 
 
 def judge_check(item: pytest.Function, error: BaseException | None, *, is_setup: bool, seconds: float) -> CheckResult:

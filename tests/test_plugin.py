@@ -94,7 +94,8 @@ def test_the_seed_repeats_what_is_random(kit: "Kit") -> None:
 
 
 def test_tests_that_are_no_labs_are_left_alone(kit: "Kit") -> None:
-    (kit.root / "test_other.py").write_text("def test_fails():\n    assert False\n\n\ndef test_passes():\n    pass\n")
+    parametrized = "import pytest\n\n\n@pytest.mark.parametrize('lab', ['a'])\ndef test_passes(lab):\n    assert lab\n"
+    (kit.root / "test_other.py").write_text(parametrized + "\n\ndef test_fails():\n    assert False\n")
     done = run_pytest(kit, "test_other.py")
     assert done.returncode == 1
     assert "verdict of" not in done.stdout
