@@ -23,6 +23,8 @@ from runner.stack.embedded import HOST, EmbeddedStack
 from runner.stack.provision import Cache
 from runner.verdict import Comparison
 
+CPU_WAIT_LIMIT = 0.4
+
 
 class Run:
     """What tests get as `lab`."""
@@ -218,6 +220,12 @@ class Run:
         """Raises Inconclusive unless `condition` holds: the run did not show what the check needs."""
         if not condition:
             raise Inconclusive(what)
+
+    def require_calm(self, load: Load, stall_s: float = 1.0) -> None:
+        """Raises Inconclusive when the machine was slow, not the app: the load stalled for over `stall_s`, or ready replicas got no CPU."""
+        stalled_s, waited = load.history.longest_stall_s, load.cpu_wait_share
+        self.require(stalled_s < stall_s, f"the machine stood still for {stalled_s:.1f} s")
+        self.require(waited < CPU_WAIT_LIMIT, f"the replicas were ready to run and had no CPU for {waited:.0%} of the time")
 
     def at_most(self, value: float, limit: float, seen: str, what: str = "") -> None:
         """Assert `value <= limit`, and record how far it was from it. `seen` is the assertion's message."""

@@ -1,11 +1,20 @@
 """The clock shim of a skewable replica: shifts the wall clock of this Python by what the kit writes into a pipe.
 
-Python imports this module at its start because the kit puts its folder first in PYTHONPATH. The monotonic clock is left alone, as a
-stepped system clock leaves it.
+Python imports this module at its start because the kit puts its folder first in PYTHONPATH. The monotonic clocks start at random, as those of
+different machines do; a shift leaves them alone, as a stepped system clock does.
 """
 
-import datetime
+import functools
 import os
+import random
+import time
+
+if "CLOCK_SKEW_FIFO" in os.environ:  # before anything imports the names
+    start_s = random.SystemRandom().randrange(1, 10**6)
+    for name, shift in [("monotonic", start_s), ("monotonic_ns", start_s * 10**9), ("perf_counter", start_s), ("perf_counter_ns", start_s * 10**9)]:
+        setattr(time, name, functools.partial(lambda clock, shift: clock() + shift, getattr(time, name), shift))
+
+import datetime
 import threading
 
 import time_machine

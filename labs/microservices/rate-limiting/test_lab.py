@@ -51,8 +51,7 @@ def rush(lab):
         load.until(lambda: load.elapsed_s > since + 3, "tenants during the outage")
         phases.resumed_ns = lab.mark("Redis goes on")
         lab.resume("redis")
-    # Timeouts are part of the contract here: replicas that get no CPU run into theirs while Redis is well.
-    lab.require(load.cpu_wait_share < 0.4, f"the replicas were ready to run and had no CPU for {load.cpu_wait_share:.0%} of the time")
+    lab.require_calm(load)  # timeouts are part of the contract here: replicas that get no CPU run into theirs while Redis is well
     return phases
 
 
@@ -62,7 +61,7 @@ def test_the_contract_holds(rush, lab):
     Why: clients are refused in a way that they cannot understand, kept waiting, or not answered at all.
     """
     asked = rush.load.history.where(lambda r: r.start_ns < rush.paused_ns - 1_000_000_000)
-    lab.require(len(asked) >= 300, f"only {len(asked)} requests before Redis hung")
+    assert len(asked) >= 300, f"only {len(asked)} requests were answered before Redis hung"
     wrong = [r for r in asked if r.status not in (200, 429)]
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
     lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were neither 200 nor 429: {kinds}", "other answers")

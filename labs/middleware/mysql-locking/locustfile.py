@@ -9,19 +9,21 @@ from locust.exception import StopUser
 
 from runner.pacing import Barrier, read_plan
 
-plan = read_plan(seed=0, run="demo", users=1, hot=[1, 2], cold=list(range(11, 51)), tight=[61], transfers=1200)
+plan = read_plan(seed=0, run="demo", users=1, hot=[1, 2], cold=list(range(11, 51)), tight=[61, 62, 63], transfers=1200)
 draw = random.Random(plan.seed)
 numbers = itertools.count(1)
-together = Barrier(plan.users)
+together = [Barrier(plan.users) for _ in plan.tight]
 
 
 class Payer(FastHttpUser):
     network_timeout = 30.0
 
     def on_start(self):
-        """All at once from an account that has enough for five of them."""
-        together.wait()
-        self.send(next(numbers), plan.tight[0], draw.choice(plan.cold), 10_000)
+        """One transfer, for which the connections are made; then three times all at once from an account that has enough for five of them."""
+        self.send(next(numbers), *draw.sample(plan.cold, 2), 1)
+        for account, barrier in zip(plan.tight, together, strict=True):
+            barrier.wait()
+            self.send(next(numbers), account, draw.choice(plan.cold), 10_000)
 
     @task
     def transfer_money(self):
