@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 # Settings come from make's command line alone: WSL, for one, exports NAME=<the machine> to everything. They reach the recipes
 # unexpanded through the environment, where the shell treats them as data, whatever they hold.
-SETTINGS := NAME SUBMISSION SEED KEEP BACKEND REPEAT BUSY JOBS FIX PYTHON
+SETTINGS := NAME SUBMISSION SEED KEEP BACKEND REPEAT BUSY JOBS SAMPLE LOCAL FIX PYTHON
 take = $(if $(filter command,$(firstword $(origin $(1)))),$(value $(1)))
 $(foreach setting,$(SETTINGS),$(eval override $(setting) := $$(call take,$(setting))))
 export $(SETTINGS)
@@ -14,11 +14,11 @@ labs := .venv/bin/labs
 is_on = $(filter-out 0 no off false,$($(1)))
 run_flags = $${SUBMISSION:+--submission="$$SUBMISSION"} $${SEED:+--seed="$$SEED"} $${BACKEND:+--backend="$$BACKEND"}
 
-.PHONY: help setup setup-dev tour lab hint load verify list new doctor test lint clean named named-new
+.PHONY: help setup setup-dev tour lab hint load verify list new images doctor test test-docker lint clean named named-new
 
 help: ## this page
 	@printf 'backend-labs: production incidents that you can run\n\n'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 	@printf '\nSettings, such as `make lab NAME=cache-stampede SUBMISSION=solution`:\n'
 	@sed -n 's/^#: //p' Makefile
 	@printf '\nmake turns every failure into exit code 2; `.venv/bin/labs` tells FAIL 1, INCONCLUSIVE 2 and ERROR 3 apart.\n'
@@ -26,10 +26,12 @@ help: ## this page
 #:   SUBMISSION  starter, solution, wrong/<bug>, mine or a folder (default: mine, which is my/<lab>/)
 #:   SEED        repeat the random choices of an earlier run
 #:   KEEP=1      lab: leave everything up after the checks, and print the addresses
-#:   BACKEND     where it runs: embedded
+#:   BACKEND     where it runs: docker, embedded, or auto: docker when it is prepared (default)
 #:   REPEAT      verify: run each submission that often
 #:   BUSY=1      verify: keep every core busy meanwhile
 #:   JOBS        verify: labs side by side
+#:   SAMPLE=1    verify: of each lab only the starter, the solution and one wrong answer
+#:   LOCAL=1     images: from distribution packages, without an image registry
 #:   FIX=1       doctor: remove what is left over
 #:   PYTHON      the Python to make .venv with (default: the newest of 3.11 to 3.14)
 
@@ -40,7 +42,7 @@ setup-dev:
 	@sh infra/setup.sh dev
 
 tour: setup ## start here: see the kit in a minute
-	@$(labs) tour "$${NAME:-cache-stampede}"
+	@$(labs) tour $${BACKEND:+--backend="$$BACKEND"} "$${NAME:-cache-stampede}"
 
 lab: named setup ## run your version of a lab and get its verdict
 	@$(labs) run --demonstrate $(run_flags) $(if $(call is_on,KEEP),--keep) "$$NAME"
@@ -52,7 +54,7 @@ load: named setup ## keep a lab up and open Locust's own page on it
 	@$(labs) load $(run_flags) "$$NAME"
 
 verify: setup ## prove labs: starters fail, solutions pass, wrong answers are caught
-	@$(labs) verify $(if $(call is_on,BUSY),--busy) $${REPEAT:+--repeat="$$REPEAT"} $${JOBS:+--jobs="$$JOBS"} \
+	@$(labs) verify $(if $(call is_on,BUSY),--busy) $(if $(call is_on,SAMPLE),--sample) $${REPEAT:+--repeat="$$REPEAT"} $${JOBS:+--jobs="$$JOBS"} \
 	    $${SEED:+--seed="$$SEED"} $${BACKEND:+--backend="$$BACKEND"} $${SUBMISSION:+--only="$$SUBMISSION"} $${NAME:+"$$NAME"}
 
 list: setup ## the labs, and where you stand
@@ -61,11 +63,17 @@ list: setup ## the labs, and where you stand
 new: named-new setup ## write the template of a new lab, NAME=topic/name
 	@$(labs) new "$$NAME"
 
+images: setup ## prepare the Docker backend: pull or build the images that are missing
+	@$(labs) images $(if $(call is_on,LOCAL),--local) $${NAME:+"$$NAME"}
+
 doctor: setup ## look at this machine and the set-up
 	@$(labs) doctor $(if $(call is_on,FIX),--fix)
 
 test: setup-dev ## the kit's own tests
 	@.venv/bin/pytest -q
+
+test-docker: setup-dev ## the tests of the Docker backend; needs an engine and `make images`
+	@.venv/bin/pytest -q tests/docker
 
 lint: setup-dev ## ruff and mypy
 	@.venv/bin/ruff check --quiet --output-format concise .

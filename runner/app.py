@@ -14,9 +14,9 @@ import psutil
 
 from runner.errors import AppError, LabError
 from runner.lab import Lab, Submission
-from runner.skew import SKEW_ENV
-from runner.stack import Program, Stack
-from runner.stack.embedded import HOST, tail_of
+from runner.skew import skew_env
+from runner.stack import Program, Stack, tail_of
+from runner.stack.ports import HOST
 
 PEER_READY_WITHIN_S = 20.0
 POLL_S = 0.01
@@ -86,6 +86,17 @@ class App:
         self.extras: list[Replica] = []
         self._killed: set[str] = set()
 
+    def lay_out(self) -> None:
+        """Choose the port of each replica and extra process, before anything starts."""
+        app = self._lab.app
+        for n in range(1, app.replicas + 1):
+            self.replicas.append(Replica(f"app-{n}", n, self._stack.free_port()))
+        for kind, extra in app.extra.items():
+            for n in range(1, extra.replicas + 1):
+                self.extras.append(Replica(f"{kind}-{n}", n, self._stack.free_port() if extra.ready else None))
+        ports = [replica.port for replica in (*self.replicas, *self.extras) if replica.port is not None]
+        self._stack.open(self._submission.path, self._lab.folder, ports)
+
     def start_peers(self, seed: int) -> None:
         """Start the lab's peers; they need not be ready yet."""
         for name, peer in self._lab.peers.items():
@@ -98,7 +109,8 @@ class App:
                 "SEED": str(seed),
                 "PYTHONPATH": str(Path(__file__).parent.parent),
             }
-            self._stack.start_program(Program(name, peer.command, self._lab.folder, env))
+            named = {"PORT": ports[0], "CONTROL_PORT": ports[1]}
+            self._stack.start_program(Program(name, peer.command, self._lab.folder, env, named, "peer"))
 
     def await_peers(self) -> None:
         """Return when each peer has answered. Raises LabError: a peer is the lab's own code."""
@@ -117,14 +129,10 @@ class App:
 
     def start(self) -> None:
         """Start all replicas and extra processes; they need not be ready yet."""
-        app = self._lab.app
-        for n in range(1, app.replicas + 1):
-            self.replicas.append(Replica(f"app-{n}", n, self._stack.free_port()))
-            self._start_replica(self.replicas[-1], app.command)
-        for kind, extra in app.extra.items():
-            for n in range(1, extra.replicas + 1):
-                self.extras.append(Replica(f"{kind}-{n}", n, self._stack.free_port() if extra.ready else None))
-                self._start_replica(self.extras[-1], extra.command)
+        for replica in self.replicas:
+            self._start_replica(replica, self._lab.app.command)
+        for replica in self.extras:
+            self._start_replica(replica, self._lab.app.extra[replica.name.rpartition("-")[0]].command)
 
     def _start_replica(self, replica: Replica, command: tuple[str, ...]) -> None:
         env = {**self.service_env, "REPLICA": str(replica.number)}
@@ -134,7 +142,7 @@ class App:
             # The path says which replica calls: truth that needs no word of the app.
             env[f"{name.upper().replace('-', '_')}_URL"] = f"http://{HOST}:{peer.port}/{replica.name}"
         if self._lab.app.skewable:
-            env |= SKEW_ENV
+            env |= skew_env(self._stack.shims())
         argv = [part.replace("{port}", str(replica.port)) for part in command]
         self._stack.start_program(Program(replica.name, argv, self._submission.path, env))
 

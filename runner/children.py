@@ -1,5 +1,6 @@
 """The runner's side of the guard: starting, signalling and awaiting the processes of one run."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import MachineError
+from runner.owner import owner_of
 
 ANSWER_WITHIN_S = 30.0
+OWNER_FILE = ".guard"
 
 
 class Process:
@@ -83,11 +86,22 @@ class Children:
     def own(self, folder: Path) -> None:
         """Have the guard remove `folder` at the end, whatever happens to us."""
         self._ask({"do": "own", "folder": str(folder)})
+        with contextlib.suppress(OSError):  # a full disk: only `labs doctor` reads it
+            (folder / OWNER_FILE).write_text(owner_of(self.guard_pid))
 
-    def close(self) -> None:
-        """End every process and remove every owned folder; returns when both are done."""
+    def at_end(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
+        """Have the guard run a command after it has ended everything, whatever happens to us."""
+        self._ask({"do": "at_end", "argv": list(argv), "env": dict(env)})
+
+    @property
+    def guard_pid(self) -> int:
+        """The guard's process id."""
+        return self._guard.pid
+
+    def close(self, *, is_swept: bool = False) -> None:
+        """End every process and remove every owned folder; returns when both are done. `is_swept`: what `at_end` is for has been done."""
         try:
-            self.send({"do": "end"})
+            self.send({"do": "end", "is_swept": is_swept})
             self._guard.wait(ANSWER_WITHIN_S)
         except (MachineError, subprocess.TimeoutExpired):
             self._guard.kill()

@@ -1,13 +1,16 @@
 """The `labs` command: what can be asked of the kit, and nothing of how it is done."""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from runner.backend import BACKENDS
 from runner.errors import LabsError
+from runner.images import add_image_options
 from runner.verdict import Outcome
 
 DESCRIPTION = """\
@@ -63,10 +66,16 @@ def build_parser() -> argparse.ArgumentParser:
         one.set_defaults(command=command)
         return one
 
+    def add_backend(one: argparse.ArgumentParser) -> None:
+        about = (
+            "where it runs: docker, embedded (child processes of this machine), or auto: docker when it is prepared (default; LABS_BACKEND overrides)"
+        )
+        one.add_argument("--backend", choices=BACKENDS, default=os.environ.get("LABS_BACKEND", "auto"), help=about)
+
     def add_run_options(one: argparse.ArgumentParser) -> None:
         one.add_argument("--submission", help=SUBMISSION_HELP)
         one.add_argument("--seed", type=int, help="repeat the random choices of an earlier run")
-        one.add_argument("--backend", choices=["embedded"], default="embedded", help="where it runs: child processes of this machine")
+        add_backend(one)
 
     run = add("run", run_lab, "Run one submission of a lab to its verdict.")
     run.add_argument("name", help="the lab, as `labs list` shows it")
@@ -88,10 +97,11 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--only", action="append", metavar="SUBMISSION", help="only this submission (starter, solution, wrong/<bug>); may repeat")
     verify.add_argument("--repeat", type=int, default=1, metavar="N", help="run each N times")
     verify.add_argument("--busy", action="store_true", help="keep every core busy meanwhile")
+    verify.add_argument("--sample", action="store_true", help="of each lab only the starter, the solution and one wrong answer, another each day")
     verify.add_argument("--jobs", type=int, default=1, metavar="N", help="labs side by side")
     verify.add_argument("--seed", type=int, help="the same seed for every run")
     verify.add_argument("--output", type=Path, metavar="FOLDER", help="where verify.json and junit.xml go (default: .labs/verify/<time>)")
-    verify.add_argument("--backend", choices=["embedded"], default="embedded", help="where it runs")
+    add_backend(verify)
 
     load = add("load", serve_load, "Keep a lab up and open Locust's own web page on it.")
     load.add_argument("name", help="the lab")
@@ -105,9 +115,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     tour = add("tour", take_tour, "See the kit in a minute: a starter fails, its solution passes, side by side.")
     tour.add_argument("name", help="the lab to show")
+    add_backend(tour)
 
     new = add("new", create_lab, "Write the template of a new lab.")
     new.add_argument("name", help="topic/name, such as middleware/cache-warming")
+
+    add_image_options(add("images", run_images, "Prepare the Docker backend: pull or build the images of servers and apps that are missing."))
 
     doctor = add("doctor", examine, "Look at this machine and the kit's set-up, and clear what a killed run may have left.")
     doctor.add_argument("--fix", action="store_true", help="remove what was found")
@@ -130,6 +143,7 @@ def run_lab(arguments: argparse.Namespace) -> int:
             is_kept=arguments.keep,
             is_brief=arguments.brief,
             is_demonstration=arguments.demonstrate,
+            backend=arguments.backend,
         )
     )
 
@@ -153,18 +167,22 @@ def verify_labs(arguments: argparse.Namespace) -> int:
             only=arguments.only or [],
             repeat=arguments.repeat,
             is_busy=arguments.busy,
+            is_sample=arguments.sample,
             jobs=arguments.jobs,
             seed=arguments.seed,
             output=arguments.output,
+            backend=arguments.backend,
         )
     )
 
 
 def serve_load(arguments: argparse.Namespace) -> int:
     """`labs load`."""
+    from runner.judge import Order
     from runner.loadtest import serve
 
-    return serve(arguments.name, arguments.submission, seed=arguments.seed, web_port=arguments.web_port, options=arguments.locust)
+    order = Order(arguments.name, arguments.submission, arguments.seed, backend=arguments.backend)
+    return serve(order, web_port=arguments.web_port, options=arguments.locust)
 
 
 def show_hint(arguments: argparse.Namespace) -> int:
@@ -180,7 +198,7 @@ def take_tour(arguments: argparse.Namespace) -> int:
     """`labs tour`."""
     from runner.tour import take
 
-    return take(arguments.name)
+    return take(arguments.name, arguments.backend)
 
 
 def create_lab(arguments: argparse.Namespace) -> int:
@@ -190,6 +208,13 @@ def create_lab(arguments: argparse.Namespace) -> int:
 
     print(create(find_root(), arguments.name))
     return 0
+
+
+def run_images(arguments: argparse.Namespace) -> int:
+    """`labs images`."""
+    from runner.images import run_images as prepare
+
+    return prepare(arguments)
 
 
 def examine(arguments: argparse.Namespace) -> int:

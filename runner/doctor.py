@@ -5,16 +5,25 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from runner.checkout import find_root
+from runner.children import OWNER_FILE
+from runner.errors import MachineError
+from runner.owner import is_orphan
 from runner.stack.provision import Cache
+
+if TYPE_CHECKING:
+    import docker
 
 PREFIX = "labs-"
 LEAST_FREE_BYTES = 1 << 30
+NAMELESS_S = 600
 
 
 def examine(*, fix: bool) -> int:
@@ -29,11 +38,15 @@ def examine(*, fix: bool) -> int:
     if not sys.platform.startswith("linux"):
         print("guard      without Linux's subreaper a process that forks twice can outlive a killed run: this command finds it")
     folders, processes = list(orphaned_folders()), list(orphaned_processes())
+    engine, runs = look_into_docker()
     for process in processes:
         print(f"left over  process {process.pid}: {' '.join(process.cmdline())[:100]}")
     for folder in folders:
         print(f"left over  folder {folder}")
-    if not folders and not processes:
+    for run, things in runs.items():
+        for thing in things:
+            print(f"left over  {thing} (run {run})")
+    if not folders and not processes and not runs:
         print("left over  nothing")
         return 0
     if not fix:
@@ -45,8 +58,33 @@ def examine(*, fix: bool) -> int:
     psutil.wait_procs(processes, timeout=5)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+    if engine is not None:
+        from runner.stack.sweep import sweep
+
+        for run in runs:
+            sweep(engine, run)
     print("\nremoved")
     return 0
+
+
+def look_into_docker() -> "tuple[docker.DockerClient | None, dict[str, list[str]]]":
+    """The engine, if one answers, and what dead runs left in it."""
+    from runner.images import IMAGES, missing_images
+    from runner.stack.engine import connect_engine, is_engine_near
+    from runner.stack.sweep import orphaned_runs
+
+    if not is_engine_near():
+        print("docker     no engine here; labs run embedded")
+        return None, {}
+    try:
+        engine = connect_engine(timeout_s=5)
+    except MachineError as error:
+        print(f"docker     {error}")
+        return None, {}
+    missing = missing_images(engine, IMAGES)
+    state = f"no image for {', '.join(missing)}: `make images` prepares them" if missing else "all images are there"
+    print(f"docker     engine {engine.version()['Version']}; {state}")
+    return engine, orphaned_runs(engine)
 
 
 def orphaned_processes() -> Iterator[psutil.Process]:
@@ -59,18 +97,14 @@ def orphaned_processes() -> Iterator[psutil.Process]:
 
 
 def orphaned_folders() -> Iterator[Path]:
-    """Temporary folders of runs that no living process calls its home."""
-    homes = set()
-    guards = False
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            guards = guards or is_guard(process)
-            homes.add(process.environ().get("HOME", ""))
-    if guards:
-        return  # a run is under way: which folder is its own cannot be told from here
+    """Temporary folders of runs whose guard is dead; one that names no guard belongs to nobody once it is old."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if folder.is_dir() and folder.stat().st_uid == os.getuid() and not any(home.startswith(str(folder)) for home in homes):
-            yield folder
+        with contextlib.suppress(OSError):
+            if not folder.is_dir() or folder.stat().st_uid != os.getuid():
+                continue
+            file = folder / OWNER_FILE
+            if is_orphan(file.read_text()) if file.exists() else time.time() - folder.stat().st_mtime > NAMELESS_S:
+                yield folder
 
 
 def is_guard(process: psutil.Process) -> bool:

@@ -61,6 +61,7 @@ class Guard:
         self.ids: dict[int, int] = {}  # pid -> the number of the spawn request: pids are used again, numbers are not
         self.logs: dict[int, tuple[int, Log]] = {}  # pid -> (read end of its output, log)
         self.folders: list[str] = []
+        self.last_commands: list[tuple[list[str], dict[str, str]]] = []
         self.pending = b""
         self.libc = ctypes.CDLL(None) if IS_LINUX else None
 
@@ -102,6 +103,8 @@ class Guard:
         for line in lines:
             request = json.loads(line)
             if request["do"] == "end":
+                if request["is_swept"]:
+                    self.last_commands.clear()
                 return False
             getattr(self, "do_" + request["do"])(request)
         return bool(data)
@@ -145,6 +148,11 @@ class Guard:
         """Remember a folder to remove at the end."""
         self.folders.append(request["folder"])
         self.tell({"event": "owned", "id": request["id"]})
+
+    def do_at_end(self, request: dict[str, Any]) -> None:
+        """Remember a command to run at the end."""
+        self.last_commands.append((request["argv"], request["env"]))
+        self.tell({"event": "noted", "id": request["id"]})
 
     def die_with_guard(self) -> None:
         """In the child, before it becomes the program: the kernel ends it if the guard itself is killed."""
@@ -216,6 +224,9 @@ class Guard:
                     break
         for _, log in self.logs.values():
             log.settle()
+        for argv, env in self.last_commands:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, check=False)
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
         self.tell({"event": "ended"})

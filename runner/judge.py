@@ -3,11 +3,12 @@
 import filecmp
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from runner.backend import choose_backend
 from runner.checkout import find_root, shown_path
 from runner.errors import LabError
 from runner.lab import Lab, Submission, copy_starter, find_lab, resolve_submission
@@ -27,6 +28,7 @@ class Order:
     is_kept: bool = False
     is_brief: bool = False
     is_demonstration: bool = False
+    backend: str = "auto"
 
 
 class Listener:
@@ -63,15 +65,18 @@ def judge_submission(order: Order) -> int:
     lab = find_lab(order.name)
     is_first = order.submission in (None, "mine") and copy_starter(lab)
     submission = resolve_submission(lab, order.submission)
+    backend = choose_backend(order.backend, lab.services)  # here, where an error of it is no broken lab
+    backend.close()
     print(
         f"{lab.name}: {lab.title}. Judging {shown_path(submission.path)} with {', '.join(lab.services) or 'no server'}.",
         flush=True,
     )
     if is_first:
         print(f"{shown_path(submission.path)}/ is new: a copy of the starter, yours to edit. The incident is in {shown_path(lab.folder)}/README.md.")
+    print(f"backend: {backend}", flush=True)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # other packages' plugins would cost a learner 0.1 s a run
     listener = Listener()
-    code = pytest.main(pytest_arguments(lab, submission, order), plugins=[listener])
+    code = pytest.main(pytest_arguments(lab, submission, replace(order, backend=backend.name)), plugins=[listener])
     if not listener.reports:
         if code == pytest.ExitCode.INTERRUPTED or (int(code) == Outcome.ERROR and not listener.problems):
             raise KeyboardInterrupt
@@ -97,6 +102,7 @@ def pytest_arguments(lab: Lab, submission: Submission, order: Order) -> list[str
         str(lab.folder / "test_lab.py"),
         f"--submission={submission.path if submission.kind == 'path' else submission.name}",
         f"--run-folder={folder}",
+        f"--backend={order.backend}",
         "--narrate",
     ]
     arguments += [

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 from runner.children import Children, Process, clean_environment
 from runner.errors import LabError, MachineError
 from runner.history import History
-from runner.stack.embedded import tail_of
+from runner.stack import tail_of
 
 T = TypeVar("T")
 

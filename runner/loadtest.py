@@ -6,23 +6,28 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from runner.backend import choose_backend
 from runner.children import clean_environment
 from runner.errors import MachineError
+from runner.judge import Order
 from runner.lab import copy_starter, find_lab, resolve_submission
 from runner.report import new_run_folder
 from runner.run import Run
-from runner.stack.embedded import HOST, is_port_free, tail_of
+from runner.stack import tail_of
+from runner.stack.ports import HOST, is_port_free
 
 
-def serve(name: str, text: str | None, *, seed: int | None, web_port: int, options: Sequence[str]) -> int:
+def serve(order: Order, *, web_port: int, options: Sequence[str]) -> int:
     """Keep the lab up until Ctrl-C. Raises MachineError when the web page's port is taken or Locust ends by itself."""
-    lab = find_lab(name)
-    if text in (None, "mine"):
+    lab = find_lab(order.name)
+    if order.submission in (None, "mine"):
         copy_starter(lab)
-    submission = resolve_submission(lab, text)
+    submission = resolve_submission(lab, order.submission)
     if not is_port_free(web_port):
         raise MachineError(f"port {web_port} is taken", hint="another `labs load`? choose one with --web-port (make load PORT=...)")
-    run = Run(lab, submission, new_run_folder(lab.name), random.randrange(10_000) if seed is None else seed)
+    backend = choose_backend(order.backend, lab.services)
+    print(f"backend: {backend}", flush=True)
+    run = Run(lab, submission, new_run_folder(lab.name), random.randrange(10_000) if order.seed is None else order.seed, backend)
     try:
         run.start(with_load=False)
         targets = ",".join(f"http://{HOST}:{r.port}" for r in run.app.replicas)

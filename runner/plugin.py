@@ -1,6 +1,7 @@
 """The pytest plugin: the `lab` fixture, which owns a run from its first process to its end, and the verdict over its checks."""
 
 import contextlib
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.backend import BACKENDS, choose_backend
 from runner.errors import AppError, Inconclusive, LabError, LabsError
 from runner.lab import read_lab, resolve_submission
 from runner.report import Report, new_run_folder, print_verdict, write_report
@@ -23,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("labs", "backend-labs")
     group.addoption("--submission", default=None, help="what to judge: starter, solution, wrong/<bug>, mine or a path (default: mine)")
     group.addoption("--seed", type=int, default=None, help="repeat a run's random choices")
+    default = os.environ.get("LABS_BACKEND", "auto")
+    group.addoption("--backend", choices=BACKENDS, default=default, help="where it runs: auto (docker when it is prepared), docker or embedded")
     group.addoption("--keep", action="store_true", help="leave everything up after the checks until Ctrl-C")
     group.addoption("--narrate", action="store_true", help="print what happens while it happens")
     group.addoption("--run-folder", type=Path, default=None, help="where to write the report and logs (default: .labs/runs/<time>-<lab>)")
@@ -45,7 +49,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
     submission = resolve_submission(described, config.getoption("--submission"))
     seed = config.getoption("--seed")
     seed = random.SystemRandom().randrange(10_000) if seed is None else seed
-    run = Run(described, submission, judge.run_folder(described.name), seed)
+    backend = choose_backend(config.getoption("--backend"), described.services)
+    run = Run(described, submission, judge.run_folder(described.name), seed, backend)
     run.is_narrated = config.getoption("--narrate")
     judge.runs[request.node.nodeid] = run
     try:

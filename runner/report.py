@@ -47,7 +47,7 @@ class Report:
             lab=run.lab.name,
             submission=run.submission.name,
             kind=run.submission.kind,
-            backend="embedded",
+            backend=run.backend.name,
             seed=run.seed,
             folder=run.folder,
             verdict=verdict,

@@ -12,15 +12,15 @@ from secrets import token_urlsafe
 from typing import Any
 
 from runner.app import Answer, App, Peer, ask_replica
+from runner.backend import Choice
 from runner.children import Children
 from runner.errors import Inconclusive, LabError
 from runner.lab import Lab, Submission
 from runner.load import POLL_S, Load, LoadProcess
 from runner.services import SERVICES, connect_mysql, connect_redis
-from runner.skew import shift_clock
-from runner.stack import Address
-from runner.stack.embedded import HOST, EmbeddedStack
-from runner.stack.provision import Cache
+from runner.skew import WITHIN_S
+from runner.stack import Address, Stack
+from runner.stack.ports import HOST
 from runner.verdict import Comparison
 
 CPU_WAIT_LIMIT = 0.4
@@ -29,11 +29,12 @@ CPU_WAIT_LIMIT = 0.4
 class Run:
     """What tests get as `lab`."""
 
-    def __init__(self, lab: Lab, submission: Submission, folder: Path, seed: int) -> None:
+    def __init__(self, lab: Lab, submission: Submission, folder: Path, seed: int, backend: Choice | None = None) -> None:
         self.lab = lab
         self.submission = submission
         self.folder = folder
         self.seed = seed
+        self.backend = backend or Choice("embedded")
         self.created_ns = time.monotonic_ns()
         self.random = random.Random(seed)
         self.loads: list[Load] = []
@@ -49,8 +50,9 @@ class Run:
         self.children = Children()
         self._data = Path(tempfile.mkdtemp(prefix="labs-"))
         self.children.own(self._data)
-        self.stack = EmbeddedStack(self.children, self._data, self.folder, Cache())
+        self.stack = self._make_stack()
         self.app = App(self.stack, self.lab, self.submission)
+        self.app.lay_out()
         self.app.start_peers(self.seed)
         self.app.service_env = self._start_services()
         self.app.start()
@@ -59,6 +61,16 @@ class Run:
         self.app.await_peers()
         self.app.await_ready()
         self.mark("app ready")
+
+    def _make_stack(self) -> Stack:
+        if self.backend.client is not None:
+            from runner.stack.docker import DockerStack
+
+            return DockerStack(self.backend.client, self.children, self.folder)
+        from runner.stack.embedded import EmbeddedStack
+        from runner.stack.provision import Cache
+
+        return EmbeddedStack(self.children, self._data, self.folder, Cache())
 
     def _start_services(self) -> dict[str, str]:
         """Start them, give the app accounts of its own, and return what the app may know."""
@@ -190,7 +202,7 @@ class Run:
 
     def skew(self, name: str, offset_s: float) -> bool:
         """Shift the wall clock of a replica of a `skewable` app; False when its runtime is not Python and cannot be shifted."""
-        took = shift_clock(self._data / name, offset_s)
+        took = self.stack.skew(name, offset_s, WITHIN_S)
         self.mark(f"clock of {name} shifted by {offset_s:g} s" if took else f"clock of {name} could not be shifted")
         return took
 

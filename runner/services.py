@@ -1,13 +1,14 @@
 """What is true of a service whatever the backend: how the kit asks whether it answers, and what the app may do and know."""
 
 import socket
+import struct
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from runner.errors import LabError, MachineError
-from runner.stack import Address
+from runner.stack import Address, Stack, tail_of
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 APP = "app"
 ANSWER_WITHIN_S = 10.0
+START_WITHIN_S = 60.0
 
 
 class Service(Protocol):
@@ -108,6 +110,23 @@ class Kafka:
 SERVICES: dict[str, Service] = {"redis": Redis(), "mysql": Mysql(), "kafka": Kafka()}
 
 
+def await_service(stack: Stack, name: str) -> None:
+    """Return when a service that has been started has done a real operation. Raises MachineError with the end of its log."""
+    deadline = time.monotonic() + START_WITHIN_S
+    while True:
+        try:
+            SERVICES[name].probe(stack.address(name))
+        except Exception as error:  # noqa: BLE001 - each driver raises its own; what it was is told if the time runs out
+            problem = error
+        else:
+            return
+        if (code := stack.exit_code(name)) is not None:
+            raise MachineError(f"{name} ended as it started (exit code {code})\n{tail_of(stack.log(name))}")
+        if time.monotonic() > deadline:
+            raise MachineError(f"{name} answered nothing within {START_WITHIN_S:g} s ({problem})\n{tail_of(stack.log(name))}")
+        time.sleep(0.01)  # nothing tells us that a server which is not ours listens now
+
+
 def connect_redis(address: Address) -> "RedisClient":
     """Connect as the kit, without retries: what a check sees is what happened. Raises redis.RedisError on use."""
     import redis
@@ -178,11 +197,22 @@ def load_kafka() -> Any:
 
 
 def connect_kafka(address: Address) -> Any:
-    """A kafka-python admin client, to be closed. Raises OSError at once when nobody listens: it would itself try for 30 s."""
+    """A kafka-python admin client, to be closed. Raises OSError at once when no broker answers: it would itself try for 10 s."""
     kafka = load_kafka()  # before the connection: the import then runs while the broker starts
 
-    socket.create_connection((address.host, address.port), timeout=5).close()
+    knock_on_kafka(address)
     return kafka.KafkaAdminClient(bootstrap_servers=f"{address.host}:{address.port}", request_timeout_ms=10_000, bootstrap_timeout_ms=10_000)
+
+
+def knock_on_kafka(address: Address) -> None:
+    """One ApiVersions request (version 0) by hand. Raises OSError: Docker's proxy accepts connections for a broker that does not listen yet.
+
+    Source: the Kafka protocol guide: size, then api_key 18, api_version, correlation_id and a null client_id.
+    """
+    with socket.create_connection((address.host, address.port), timeout=5) as connection:
+        connection.sendall(struct.pack(">ihhih", 10, 18, 0, 1, -1))
+        if len(connection.recv(4, socket.MSG_WAITALL)) < 4:
+            raise ConnectionResetError("the connection was closed before an answer")
 
 
 def read_topic(line: str) -> tuple[str, dict[str, Any]]:

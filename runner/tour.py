@@ -13,14 +13,14 @@ from runner.report import new_run_folder
 from runner.verdict import CheckResult, Outcome
 
 
-def take(name: str) -> int:
+def take(name: str, backend: str) -> int:
     """Run both with the same seed and print what differs; 0 when the starter failed and the solution passed."""
     lab = find_lab(name)
     print(f"A tour of {lab.name}: {lab.title}, with {', '.join(lab.services)} and {lab.app.replicas} replicas of the app on this machine.\n")
     print("1. The starter: it works in a demo.", flush=True)
-    starter = run_once(lab, "starter")
+    starter = run_once(lab, "starter", backend)
     print("\n2. The solution: the same load, the same faults.", flush=True)
-    solution = run_once(lab, "solution")
+    solution = run_once(lab, "solution", backend)
     print("\n3. Side by side\n")
     for line in compare(starter, solution):
         print(line)
@@ -32,7 +32,7 @@ def take(name: str) -> int:
     return int(Outcome.PASS if is_as_told else Outcome.ERROR)
 
 
-def run_once(lab: Lab, submission: str) -> dict[str, Any]:
+def run_once(lab: Lab, submission: str, backend: str) -> dict[str, Any]:
     """Run one submission in a process of its own and return its report. Raises MachineError when there is none."""
     folder = new_run_folder(lab.name)
     argv = [
@@ -42,6 +42,7 @@ def run_once(lab: Lab, submission: str) -> dict[str, Any]:
         "run",
         lab.name,
         f"--submission={submission}",
+        f"--backend={backend}",
         "--seed=1",
         f"--run-folder={folder}",
         "--brief",

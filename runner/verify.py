@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+from runner.backend import choose_backend
 from runner.cell import Cell, Expectation
 from runner.checkout import find_root, shown_path
 from runner.errors import LabError
@@ -32,9 +34,11 @@ class Plan:
     only: Sequence[str] = ()
     repeat: int = 1
     is_busy: bool = False
+    is_sample: bool = False
     jobs: int = 1
     seed: int | None = None
     output: Path | None = None
+    backend: str = "auto"
 
 
 def verify(plan: Plan) -> int:
@@ -46,9 +50,14 @@ def verify(plan: Plan) -> int:
     for name, found in problems.items():
         for problem in found:
             print(f"FORM  {name}: {problem}")
-    cells = [Cell(lab, e, attempt) for attempt in range(1, plan.repeat + 1) for lab in labs for e in expectations(lab, plan.only)]
+    cells = [Cell(lab, e, attempt) for attempt in range(1, plan.repeat + 1) for lab in labs for e in expectations(lab, plan)]
     if not cells:
         raise LabError("there is nothing to verify", hint="see `labs list`, and the folders under wrong/ for --only")
+    services = {service for lab in labs for service in lab.services}
+    backend = choose_backend(plan.backend, sorted(services))
+    backend.close()
+    print(f"backend: {backend}", flush=True)
+    plan = replace(plan, backend=backend.name)
     started = time.monotonic()
     with kept_busy(plan.is_busy):
         run_cells(cells, plan, output)
@@ -64,12 +73,14 @@ def verify(plan: Plan) -> int:
     return int(Outcome.FAIL if bad or form_problems else Outcome.PASS)
 
 
-def expectations(lab: Lab, only: Sequence[str]) -> list[Expectation]:
-    """The starter, the solution and each wrong submission, as lab.toml declares them."""
+def expectations(lab: Lab, plan: Plan) -> list[Expectation]:
+    """The starter, the solution and each wrong submission, as lab.toml declares them; of a sample's wrong ones the one whose day it is."""
     found = [Expectation("starter", frozenset(lab.starter.fails), frozenset(lab.starter.may_fail))]
     found.append(Expectation("solution", frozenset(), frozenset()))
-    found += [Expectation(f"wrong/{bug}", frozenset(w.fails), frozenset(w.may_fail)) for bug, w in lab.wrong.items()]
-    return [e for e in found if not only or e.submission in only]
+    wrong = [Expectation(f"wrong/{bug}", frozenset(w.fails), frozenset(w.may_fail)) for bug, w in lab.wrong.items()]
+    if plan.is_sample and wrong:
+        wrong = [wrong[datetime.now(UTC).toordinal() % len(wrong)]]
+    return [e for e in found + wrong if not plan.only or e.submission in plan.only]
 
 
 def run_cells(cells: Sequence[Cell], plan: Plan, output: Path) -> None:
@@ -84,7 +95,7 @@ def run_cells(cells: Sequence[Cell], plan: Plan, output: Path) -> None:
         for cell in lane:
             if stopping.is_set():
                 return
-            run_cell(cell, plan.seed, output)
+            run_cell(cell, plan, output)
             with done:
                 mark = "BAD" if cell.problem else "ok "
                 verdict = cell.report.get("verdict", "-")
@@ -99,7 +110,7 @@ def run_cells(cells: Sequence[Cell], plan: Plan, output: Path) -> None:
             raise
 
 
-def run_cell(cell: Cell, seed: int | None, output: Path) -> None:
+def run_cell(cell: Cell, plan: Plan, output: Path) -> None:
     """Judge one submission in a pytest process of its own."""
     slug = cell.expectation.submission.replace("/", "-")
     cell.folder = output / f"{cell.lab.name}-{slug}-{cell.attempt}"
@@ -119,7 +130,7 @@ def run_cell(cell: Cell, seed: int | None, output: Path) -> None:
         "no:cacheprovider",
     ]
     argv += [f"--submission={cell.expectation.submission}", f"--run-folder={cell.folder}", f"--rootdir={find_root()}"]
-    argv += ["-c", str(find_root() / "pyproject.toml")] + [f"--seed={seed}"] * (seed is not None)
+    argv += ["-c", str(find_root() / "pyproject.toml")] + [f"--seed={plan.seed}"] * (plan.seed is not None) + [f"--backend={plan.backend}"]
     env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     started = time.monotonic()
     cell.folder.mkdir(parents=True)

@@ -16,14 +16,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 import psutil
 import pytest
 
 from runner.children import Children
+from runner.images import IMAGES, missing_images
 from runner.load import Load, LoadProcess
+from runner.stack.engine import connect_engine
+from runner.stack.sweep import RUN_LABEL, things_of
+
+if TYPE_CHECKING:
+    import docker
 
 collect_ignore_glob = ["labs/*"]  # they are what tests run, no tests of the kit
 
@@ -179,7 +185,7 @@ def kit(tmp_path: Path) -> Iterator[Kit]:
     shutil.copytree(HERE / "labs", root / "labs", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = ["--import-mode=importlib"]\nfilterwarnings = ["error"]\n')
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "LABS_ROOT"))}
-    environment |= {"LABS_ROOT": str(root), "PYTHONPATH": str(HERE.parent), "TMPDIR": str(folder)}
+    environment |= {"LABS_BACKEND": "embedded", "LABS_ROOT": str(root), "PYTHONPATH": str(HERE.parent), "TMPDIR": str(folder)}
     one = Kit(root, folder, environment)
     yield one
     for process in one.started:
@@ -356,3 +362,43 @@ def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loads]:
         yield started
         started.close()
     assert_nothing_left(folder, temporary)
+
+
+# The Docker backend, for tests/docker
+
+
+@pytest.fixture(scope="session")
+def engine() -> "Iterator[docker.DockerClient]":
+    """The engine. Without one these tests fail: that is what they are about."""
+    client = connect_engine()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def images(engine: "docker.DockerClient") -> None:
+    """The images are there."""
+    missing = missing_images(engine, IMAGES)
+    assert not missing, f"no image for {missing}: run `make images` first"
+
+
+def things_in(engine: "docker.DockerClient") -> set[str]:
+    """Every container and network of a run, and every volume, since those that an image declares bear no label."""
+    labelled = things_of(engine, {"label": RUN_LABEL})
+    volumes = ((kind, thing) for kind, thing in things_of(engine, {}) if kind == "volume")
+    return {f"{kind} {thing.get('Name') or thing['Names'][0]}" for kind, thing in (*labelled, *volumes)}
+
+
+@pytest.fixture
+def untouched(engine: "docker.DockerClient") -> Iterator[None]:
+    """In the end the engine has what it had in the beginning."""
+    before = things_in(engine)
+    yield
+    assert things_in(engine) == before
+
+
+@pytest.fixture
+def in_docker(images: None, untouched: None, kit: Kit) -> Kit:
+    """The kit on its fixture labs, in Docker."""
+    kit.environment["LABS_BACKEND"] = "docker"
+    return kit

@@ -13,9 +13,10 @@ import pytest
 from runner.children import Children
 from runner.errors import LabError, MachineError
 from runner.services import connect_redis
-from runner.stack import Program
-from runner.stack.embedded import HOST, EmbeddedStack, is_port_free, tail_of
+from runner.stack import Program, tail_of
+from runner.stack.embedded import EmbeddedStack
 from runner.stack.embedded_redis import RedisServer
+from runner.stack.ports import HOST, is_port_free
 from runner.stack.provision import Cache
 from runner.stack.server import Launch
 

@@ -14,7 +14,7 @@ import pytest
 
 from runner.app import Peer
 from runner.errors import LabError
-from runner.stack.embedded import HOST
+from runner.stack.ports import HOST
 
 TOKEN = "known-to-the-kit-alone"
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from runner.children import clean_environment
-from runner.skew import FIFO, SKEW_ENV, shift_clock
+from runner.shims.shift import FIFO, shift
+from runner.skew import SHIMS, WITHIN_S, skew_env
+
+SKEW_ENV = skew_env(str(SHIMS))
 
 # Answers each line with what its clocks say; `import` is late on purpose: it must see a shifted clock too.
 CLOCKS = """
@@ -57,6 +60,10 @@ def ask(home: Path) -> Iterator[Callable[[], dict[str, float]]]:
 Ask = Callable[[], dict[str, float]]
 
 
+def shift_clock(home: Path, offset_s: float) -> bool:
+    return shift(str(home), offset_s, WITHIN_S)
+
+
 def is_near(seen: float, expected: float) -> bool:
     return abs(seen - expected) < NEAR_S
 
@@ -95,10 +102,9 @@ def test_a_shifted_clock_goes_on(ask: Ask, home: Path) -> None:
         assert abs(ask()["wall"] - first) < 0.25, "it keeps its distance to ours"
 
 
-def test_what_is_no_python_cannot_be_shifted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.skew.WITHIN_S", 0.2)
+def test_what_is_no_python_cannot_be_shifted(home: Path) -> None:
     with subprocess.Popen(["/bin/sh", "-c", "read _"], env={**clean_environment(home), **SKEW_ENV}, stdin=subprocess.PIPE) as process:
-        assert shift_clock(home, 60) is False
+        assert shift(str(home), 60, 0.2) is False
         process.kill()
 
 

@@ -16,7 +16,7 @@ import pytest
 from runner.cell import Cell, Expectation
 from runner.lab import read_lab
 from runner.tally import margins
-from runner.verify import expectations
+from runner.verify import Plan, expectations
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -194,11 +194,17 @@ def test_a_wrong_submission_may_leave_other_checks_without_a_judgement() -> None
 
 def test_expectations_are_those_of_lab_toml() -> None:
     lab = read_lab(LABS / "microservices" / "hits")
-    assert [e.submission for e in expectations(lab, [])] == ["starter", "solution", "wrong/forgets-a-tenth", "wrong/numbers-twice"]
-    assert [(e.submission, set(e.fails)) for e in expectations(lab, ["wrong/numbers-twice"])] == [
+    assert [e.submission for e in expectations(lab, Plan())] == ["starter", "solution", "wrong/forgets-a-tenth", "wrong/numbers-twice"]
+    assert [(e.submission, set(e.fails)) for e in expectations(lab, Plan(only=["wrong/numbers-twice"]))] == [
         ("wrong/numbers-twice", {"test_no_two_hits_have_one_number"})
     ]
-    assert expectations(lab, ["wrong/nothing"]) == []
+    assert expectations(lab, Plan(only=["wrong/nothing"])) == []
+
+
+def test_a_sample_has_one_wrong_answer() -> None:
+    starter, solution, wrong = expectations(read_lab(LABS / "microservices" / "hits"), Plan(is_sample=True))
+    assert (starter.submission, solution.submission) == ("starter", "solution")
+    assert wrong.submission.startswith("wrong/")
 
 
 def test_margins_take_the_solution_and_what_must_be_caught() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,23 @@ class Address:
 
 @dataclass(frozen=True)
 class Program:
-    """A program to start as it is: a replica of the app, a peer, or the load."""
+    """A program to start as it is: a process of the app, or a peer."""
 
     name: str
     argv: Sequence[str]
     cwd: Path
     env: Mapping[str, str]
     ports: Mapping[str, int] = field(default_factory=dict)
+    role: Literal["app", "peer"] = "app"
 
 
 class Stack(Protocol):
-    """One run's processes. Names are those of the run: `redis`, `catalog`, `app-1`."""
+    """One run's processes. Names are those of the run: `redis`, `catalog`, `app-1`. All addresses are 127.0.0.1 and a port, to app and kit alike."""
+
+    backend: str
+
+    def open(self, submission: Path, lab: Path, app_ports: Sequence[int]) -> None:
+        """Called once, first: whose code it will be, and on which ports the app's processes will listen."""
 
     def start_services(self, names: Sequence[str]) -> None:
         """Start real servers and return when each has answered a real operation."""
@@ -41,6 +47,12 @@ class Stack(Protocol):
 
     def start_program(self, program: Program) -> None:
         """Start a program; readiness is the caller's business."""
+
+    def shims(self) -> str:
+        """Where a program finds `runner/shims`."""
+
+    def skew(self, name: str, offset_s: float, within_s: float) -> bool:
+        """Shift a program's wall clock; False when its runtime cannot be shifted."""
 
     def kill(self, name: str) -> None:
         """SIGKILL, and return when it is gone."""
@@ -65,3 +77,12 @@ class Stack(Protocol):
 
     def stop(self) -> None:
         """End everything and remove what was temporary. Safe to call twice."""
+
+
+def tail_of(log: Path, lines: int = 12) -> str:
+    """The last lines of a log as they stand under an error message, and its path."""
+    try:
+        text = log.read_bytes()[-16384:].decode(errors="replace").splitlines()[-lines:]
+    except OSError:
+        text = []
+    return "\n".join([*(f"  | {line}" for line in text or ["(it printed nothing)"]), f"  log: {log}"])

@@ -1,9 +1,6 @@
 """The embedded backend: real servers, peers and replicas as child processes on free loopback ports. Not a sandbox."""
 
 import signal
-import socket
-import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,17 +10,18 @@ import psutil
 
 from runner.children import Children, Process, clean_environment
 from runner.errors import LabError, MachineError
-from runner.services import SERVICES
+from runner.services import await_service
+from runner.shims.shift import shift
+from runner.skew import SHIMS
 from runner.stack import Address, Program
 from runner.stack.embedded_kafka import KafkaServer
 from runner.stack.embedded_mysql import MysqlServer
 from runner.stack.embedded_redis import RedisServer
+from runner.stack.ports import HOST, Ports
 from runner.stack.provision import Cache
 from runner.stack.server import EmbeddedServer
 
 SERVERS: dict[str, type[EmbeddedServer]] = {"redis": RedisServer, "mysql": MysqlServer, "kafka": KafkaServer}
-HOST = "127.0.0.1"
-START_WITHIN_S = 60.0
 
 
 class EmbeddedStack:
@@ -39,7 +37,7 @@ class EmbeddedStack:
         self._addresses: dict[str, Address] = {}
         self._processes: dict[str, Process] = {}
         self._starts: dict[str, Callable[[], Process]] = {}
-        self._held: list[socket.socket] = []
+        self._ports = Ports()
 
     def start_services(self, names: Sequence[str]) -> None:
         """Start real servers side by side and return when each has answered a real operation."""
@@ -64,43 +62,29 @@ class EmbeddedStack:
         self._addresses[name] = address
         self._starts[name] = start
         self._processes[name] = start()
-        self._await_service(name)
-
-    def _await_service(self, name: str) -> None:
-        deadline = time.monotonic() + START_WITHIN_S
-        while True:
-            try:
-                SERVICES[name].probe(self._addresses[name])
-            except Exception as error:  # noqa: BLE001 - each driver raises its own; what it was is told if the time runs out
-                problem = error
-            else:
-                return
-            if (code := self.exit_code(name)) is not None:
-                raise MachineError(f"{name} ended as it started (exit code {code})\n{tail_of(self.log(name))}")
-            if time.monotonic() > deadline:
-                raise MachineError(f"{name} answered nothing within {START_WITHIN_S:g} s ({problem})\n{tail_of(self.log(name))}")
-            # A wait, not a guess: there is no event for "the server listens now" in a process that is not ours.
-            self._processes[name].wait(0.01)
+        await_service(self, name)
 
     def address(self, service: str) -> Address:
         """Where the kit reaches a service, with the kit's credentials."""
         return self._addresses[service]
 
-    def free_port(self) -> int:
-        """A port that nothing else gets until the run ends: the OS chooses it.
+    def open(self, submission: Path, lab: Path, app_ports: Sequence[int]) -> None:
+        """Nothing to prepare: programs run where they lie."""
 
-        On Linux the port stays bound, not listening, by a socket with SO_REUSEADDR (ip(7)): a server that sets it too, as servers do, can
-        still listen there, while the kernel gives the port to no outgoing connection and to no other run.
-        """
-        holder = socket.socket()
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind((HOST, 0))
-        port: int = holder.getsockname()[1]
-        if sys.platform.startswith("linux"):
-            self._held.append(holder)
-        else:
-            holder.close()
-        return port
+    def free_port(self) -> int:
+        """A port that nothing else gets until the run ends."""
+        return self._ports.take()
+
+    def shims(self) -> str:
+        """Where a program finds the clock's shim."""
+        return str(SHIMS)
+
+    def skew(self, name: str, offset_s: float, within_s: float) -> bool:
+        """Shift a replica's clock; False when nothing in it can."""
+        try:
+            return shift(str(self._data / name), offset_s, within_s)
+        except TimeoutError as error:
+            raise MachineError(f"{name}: {error}") from error
 
     def start_program(self, program: Program) -> None:
         """Start a program; readiness is the caller's business."""
@@ -136,7 +120,7 @@ class EmbeddedStack:
             self.kill(name)
         self._processes[name] = self._starts[name]()
         if name in self._addresses:
-            self._await_service(name)
+            await_service(self, name)
 
     def pid(self, name: str) -> int:
         """The process id now."""
@@ -153,31 +137,9 @@ class EmbeddedStack:
     def stop(self) -> None:
         """End everything and remove what was temporary."""
         self._children.close()
-        for holder in self._held:
-            holder.close()
-        self._held.clear()
+        self._ports.release()
 
     def _process(self, name: str) -> Process:
         if name not in self._processes:
             raise LabError(f"nothing called {name!r} runs here", hint=f"there are {', '.join(sorted(self._processes))}")
         return self._processes[name]
-
-
-def is_port_free(port: int) -> bool:
-    """Whether a server could listen on this loopback port now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def tail_of(log: Path, lines: int = 12) -> str:
-    """The last lines of a log as they stand under an error message, and its path."""
-    try:
-        text = log.read_bytes()[-16384:].decode(errors="replace").splitlines()[-lines:]
-    except OSError:
-        text = []
-    return "\n".join([*(f"  | {line}" for line in text or ["(it printed nothing)"]), f"  log: {log}"])

@@ -1,0 +1,74 @@
+"""The images of the Docker backend: what they are called, whether they are there, and the `labs images` command."""
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from runner.errors import LabError
+from runner.recipe import RECIPES
+
+if TYPE_CHECKING:
+    import docker
+
+IMAGES = ("redis", "mysql", "kafka", "runtime")
+REPOSITORY = "backend-labs"
+BASE_LABEL = f"{REPOSITORY}.base"
+VERSION_LABEL = f"{REPOSITORY}.version"
+
+
+@functools.cache
+def tag_of(name: str) -> str:
+    """`backend-labs/<name>:<digest of all that goes in>`: an image of that tag is the right one."""
+    return f"{REPOSITORY}/{name}:{RECIPES[name].digest()}"
+
+
+def image_env(names: Sequence[str]) -> dict[str, str]:
+    """The variables of infra/docker-compose.yml: LABS_REDIS_IMAGE and so on."""
+    return {f"LABS_{name.upper()}_IMAGE": tag_of(name) for name in names}
+
+
+def missing_images(client: "docker.DockerClient", names: Sequence[str]) -> list[str]:
+    """Those of `names` whose image the engine does not have; one question to it."""
+    found = client.api.images(filters={"reference": f"{REPOSITORY}/*"})
+    there = {tag for image in found for tag in image["RepoTags"] or []}
+    return [name for name in names if tag_of(name) not in there]
+
+
+def make_images(names: Sequence[str], *, is_local: bool | None = None, say: Callable[[str], None]) -> None:
+    """Make those of `names` that are missing, or not of the kind that is asked for.
+
+    `is_local`: True from distribution packages, False from the official images, None from those where a registry is in reach.
+    Raises MachineError.
+    """
+    from runner.image_maker import make
+
+    make(names, is_local=is_local, say=say)
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `labs images`."""
+    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(IMAGES)} (default: all)")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--local", action="store_true", help="from distribution packages and Maven Central, without an image registry (Linux, root)")
+    kind.add_argument("--official", action="store_true", help="from the official images, or not at all")
+
+
+def run_images(arguments: argparse.Namespace) -> int:
+    """`labs images`: make what is missing, and say what there is."""
+    from runner.stack.engine import connect_engine
+
+    if unknown := [name for name in arguments.names if name not in IMAGES]:
+        raise LabError(f"there is no image {unknown[0]!r}", hint=f"there are {', '.join(IMAGES)}")
+    names = arguments.names or list(IMAGES)
+    is_local = True if arguments.local else False if arguments.official else None
+    make_images(names, is_local=is_local, say=lambda line: print(line, file=sys.stderr, flush=True))
+    client = connect_engine()
+    for name in names:
+        image = client.images.get(tag_of(name))
+        labels = image.labels
+        size = image.attrs["Size"] / 1e6
+        print(f"{name:<8} {labels.get(VERSION_LABEL, '?'):<9} {labels.get(BASE_LABEL, '?'):<9} {size:5.0f} MB  {tag_of(name)}")
+    client.close()
+    return 0

@@ -1,0 +1,1 @@
+"""What runs in an app's Python, or beside it: no import of the kit."""

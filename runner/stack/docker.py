@@ -1,0 +1,352 @@
+"""The Docker backend: services by Compose, peers and replicas as containers of their own, the app behind a gate."""
+
+import contextlib
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.children import Children
+from runner.errors import AppError, LabError, MachineError
+from runner.images import image_env, tag_of
+from runner.owner import owner_of
+from runner.services import await_service
+from runner.stack import Address, Program, tail_of
+from runner.stack.cargo import TooLargeError, pack
+from runner.stack.engine import compose_command
+from runner.stack.gate import CLOSED, SYSCTLS, Forward, rules
+from runner.stack.ports import HOST, Ports
+from runner.stack.sweep import OWNER_LABEL, RUN_LABEL, sweep
+
+if TYPE_CHECKING:
+    import docker
+
+ROOT = Path(__file__).parent.parent.parent
+COMPOSE_FILE = ROOT / "infra" / "docker-compose.yml"
+INNER_PORTS = {"redis": 6379, "mysql": 3306, "kafka": 9092}
+GATE = "gate"
+NFT = "/usr/sbin/nft"
+USER = "10001:10001"  # `app` in the runtime image
+SUBMISSION, LAB = "/srv/app", "/srv/kit"
+HOME = "/tmp"  # noqa: S108 - in the container, a file system of its own
+DONE_WITHIN_S = 60.0
+MEMORY = {"app": "512m", "peer": "512m", "gate": "64m"}
+HOME_SIZE = "64m"
+BASE_ENV = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": HOME,
+    "TMPDIR": HOME,
+    "LANG": "C.UTF-8",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+class DockerStack:
+    """One run's containers, network and volumes (implements `Stack`)."""
+
+    backend = "docker"
+
+    def __init__(self, client: "docker.DockerClient", children: Children, logs: Path) -> None:
+        self._client = client
+        self._api = client.api
+        self._children = children
+        self._logs = logs
+        self.run = f"labs-{secrets.token_hex(4)}"
+        self._owner = owner_of(children.guard_pid)
+        self._labels = {RUN_LABEL: self.run, OWNER_LABEL: self._owner, "com.docker.compose.project": self.run}
+        self._ports = Ports()
+        self._addresses: dict[str, Address] = {}
+        self._forwards: dict[str, list[tuple[int, int]]] = {}  # container -> (port as the app sees it, port in the container)
+        self._app_ports: list[int] = []
+        self._ids: dict[str, str] = {}
+        self._exit_codes: dict[str, int] = {}
+        self._changed = threading.Condition()
+        self._paused: set[str] = set()
+        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="docker")
+        self._under_way: list[Future[Any]] = []
+        self._gate: Future[None] | None = None
+        self._is_open = False
+        self._is_stopped = False
+        self._events: Any = None
+
+    # The layout of a run.
+
+    def open(self, submission: Path, lab: Path, app_ports: Sequence[int]) -> None:
+        """Make the run's network and its gate; from here on everything is removed, whatever ends us."""
+        self._children.at_end([sys.executable, "-m", "runner.stack.sweep", self.run], {**engine_environment(), "PYTHONPATH": str(ROOT)})
+        self._events = self._api.events(filters={"label": f"{RUN_LABEL}={self.run}", "event": "die"}, decode=True)
+        threading.Thread(target=self._listen, name="docker-events", daemon=True).start()
+        self._app_ports = list(app_ports)
+        for volume in ("app", "kit"):
+            self._api.create_volume(f"{self.run}-{volume}", labels=self._labels)
+        # Compose finds it by its labels and takes it for its own: peers and gate need not wait for Compose.
+        self._api.create_network(
+            f"{self.run}_default",
+            labels={**self._labels, "com.docker.compose.network": "default"},
+            options={"com.docker.network.bridge.enable_ip_masquerade": "false"},
+            check_duplicate=True,
+        )
+        self._gate = self._pool.submit(self._start_gate, submission, lab)
+
+    def _start_gate(self, submission: Path, lab: Path) -> None:
+        try:
+            app = pack({"submission": submission, "shims": ROOT / "runner" / "shims"})
+            kit = pack({"lab": lab, "runner": ROOT / "runner"})
+        except (OSError, TooLargeError) as error:
+            raise AppError(f"the submission cannot be copied: {error}", hint="it should hold the app's code and nothing else") from error
+        self._create(
+            GATE,
+            ["sh", "-c", f"{NFT} '{CLOSED}' && exec sleep infinity"],
+            {"published": self._app_ports, "user": "0", "writable": True, "caps": ["NET_ADMIN"], "sysctls": SYSCTLS},
+            "gate",
+        )
+        self._api.put_archive(self._ids[GATE], SUBMISSION, app)
+        self._api.put_archive(self._ids[GATE], LAB, kit)
+        self._api.start(self._ids[GATE])
+
+    def _create(self, name: str, argv: Sequence[str], options: Mapping[str, Any], role: str) -> None:
+        """Create a container of the runtime image: not root, nothing writable but its home, no capability."""
+        from docker.types import LogConfig
+
+        published = options.get("published", [])
+        volume = "kit" if role == "peer" else "app"
+        target = LAB if role == "peer" else SUBMISSION
+        mode = "rw" if role == "gate" else "ro"
+        binds: dict[str, Mapping[str, str]] = {f"{self.run}-{volume}": {"bind": target, "mode": mode}}
+        if role == "gate":  # nothing of a stranger runs in it: it carries the files in
+            binds[f"{self.run}-kit"] = {"bind": LAB, "mode": "rw"}
+        in_gate = role == "app"
+        host = self._api.create_host_config(
+            binds=binds,
+            network_mode=f"container:{self._ids[GATE]}" if in_gate else f"{self.run}_default",
+            port_bindings={port: (HOST, port) for port in published} or None,
+            read_only=not options.get("writable"),
+            tmpfs={HOME: f"size={HOME_SIZE},mode=1777,nosuid,nodev"},
+            cap_drop=["ALL"],
+            cap_add=options.get("caps"),
+            security_opt=["no-new-privileges:true"],
+            sysctls=options.get("sysctls"),
+            mem_limit=MEMORY[role],
+            memswap_limit=MEMORY[role],
+            pids_limit=256,
+            nano_cpus=1_000_000_000 if role == "app" else None,
+            shm_size="16m",
+            log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "8m", "max-file": "2"}),
+        )
+        endpoint: Any = {f"{self.run}_default": self._api.create_endpoint_config(aliases=[name])}
+        networks = None if in_gate else self._api.create_networking_config(endpoint)
+        made = self._api.create_container(
+            tag_of("runtime"),
+            list(argv),
+            name=f"{self.run}-{name}",
+            user=options.get("user", USER),
+            working_dir=options.get("cwd", HOME),
+            environment={**BASE_ENV, **options.get("env", {})},
+            ports=list(published) or None,
+            labels={**self._labels, "com.docker.compose.service": name, "com.docker.compose.container-number": "1"},
+            host_config=host,
+            networking_config=networks,
+        )
+        self._ids[name] = made["Id"]
+
+    def start_services(self, names: Sequence[str]) -> None:
+        """Start real servers side by side and return when each has answered a real operation."""
+        for name in names:
+            if name not in INNER_PORTS:
+                raise LabError(f"no service is called {name!r}", hint=f"the docker backend has {', '.join(INNER_PORTS)}")
+            self._addresses[name] = Address(HOST, self.free_port(), "root" if name == "mysql" else "", secrets.token_urlsafe(18))
+            self._forwards[name] = [(self._addresses[name].port, INNER_PORTS[name])]
+        if names:
+            self._compose(names)
+        for container in self._api.containers(filters={"label": f"{RUN_LABEL}={self.run}"}):
+            self._ids[container["Labels"]["com.docker.compose.service"]] = container["Id"]
+        list(self._pool.map(lambda name: await_service(self, name), names))
+
+    def _compose(self, names: Sequence[str]) -> None:
+        env = {**engine_environment(), **image_env(names), "LABS_RUN": self.run, "LABS_OWNER": self._owner, "LABS_HEALTH_INTERVAL": "1h"}
+        for name in names:
+            address = self._addresses[name]
+            env |= {f"LABS_{name.upper()}_PORT": str(address.port), f"LABS_{name.upper()}_PASSWORD": address.password}
+            if name == "kafka":
+                env["LABS_KAFKA_ADVERTISED"] = f"{HOST}:{address.port}"
+        profiles = [part for name in names for part in ("--profile", name)]
+        argv = [*compose_command(), "-f", str(COMPOSE_FILE), "-p", self.run, "--progress", "plain", *profiles]
+        # By the guard, so that it does not outlive us and start what nobody removes.
+        process = self._children.spawn("compose", [*argv, "up", "-d", "--no-build", "--pull", "never"], env=env, cwd=ROOT, log=self.log("compose"))
+        code = process.wait(DONE_WITHIN_S)
+        if code != 0:
+            what = f"did not end within {DONE_WITHIN_S:g} s" if code is None else f"ended with exit code {code}"
+            raise MachineError(f"`docker compose up` {what}\n{tail_of(self._logs / 'compose.log')}", hint="`make images` prepares what it needs")
+
+    def start_program(self, program: Program) -> None:
+        """Start a peer or a replica in a container; readiness is the caller's business."""
+        if program.role == "peer":
+            self._forwards[program.name] = [(program.ports["PORT"], program.ports["PORT"])]
+            env = {**program.env, "HOST": "0.0.0.0", "PYTHONPATH": LAB}  # noqa: S104 - in its container
+            options: dict[str, Any] = {"env": env, "cwd": f"{LAB}/lab", "published": list(program.ports.values())}
+        else:
+            self._open_gate()
+            options = {"env": program.env, "cwd": f"{SUBMISSION}/submission"}
+        self._under_way.append(self._pool.submit(self._start_program, program, options))
+
+    def _start_program(self, program: Program, options: Mapping[str, Any]) -> None:
+        from docker.errors import APIError
+
+        assert self._gate is not None
+        self._gate.result()
+        try:
+            self._create(program.name, program.argv, options, program.role)
+            self._api.start(self._ids[program.name])
+        except APIError as error:
+            if "executable file not found" in str(error) or "no such file" in str(error):
+                raise AppError(
+                    f"{program.name} could not be started: {error.explanation}", hint=f"the command was: {' '.join(program.argv)}"
+                ) from error
+            raise MachineError(f"{program.name} could not be started: {error.explanation}") from error
+
+    def _open_gate(self) -> None:
+        """Let the app reach services and peers, which all have addresses by now, and nothing else."""
+        if self._is_open:
+            return
+        assert self._gate is not None
+        self._gate.result()
+        self._settle()
+        forwards = [Forward(port, self._ip(name), to_port) for name, pairs in self._forwards.items() for port, to_port in pairs]
+        order = self._api.exec_create(self._ids[GATE], [NFT, rules(forwards, self._app_ports)], user="0")
+        said = self._api.exec_start(order["Id"])
+        if (code := self._api.exec_inspect(order["Id"])["ExitCode"]) != 0:
+            raise MachineError(f"the gate could not be opened (nft: exit code {code}): {said.decode(errors='replace').strip()}")
+        self._is_open = True
+
+    def _ip(self, name: str) -> str:
+        networks = self._api.inspect_container(self._ids[name])["NetworkSettings"]["Networks"]
+        return str(networks[f"{self.run}_default"]["IPAddress"])
+
+    def _settle(self) -> None:
+        """Return when every start under way is done. Raises what went wrong."""
+        under_way, self._under_way = self._under_way, []
+        for future in under_way:
+            future.result()
+
+    # What a run asks of any stack.
+
+    def address(self, service: str) -> Address:
+        """Where the kit reaches a service, with the kit's credentials."""
+        return self._addresses[service]
+
+    def free_port(self) -> int:
+        """A port of this machine and, by the gate, of the app's loopback."""
+        return self._ports.take()
+
+    def shims(self) -> str:
+        """Where a program finds the clock's shim."""
+        return f"{SUBMISSION}/shims"
+
+    def skew(self, name: str, offset_s: float, within_s: float) -> bool:
+        """Shift a replica's clock; False when nothing in it can."""
+        order = self._api.exec_create(self._id(name), ["python", "-I", f"{self.shims()}/shift.py", HOME, str(offset_s), str(within_s)], user=USER)
+        said = self._api.exec_start(order["Id"])
+        code = self._api.exec_inspect(order["Id"])["ExitCode"]
+        if code not in (0, 1) or b"Error" in said:
+            raise MachineError(f"the clock of {name} could not be shifted: {said.decode(errors='replace').strip()[-300:]}")
+        return bool(code == 0)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and return when it is gone."""
+        from docker.errors import APIError
+
+        if name in self._paused:
+            self.resume(name)
+        with contextlib.suppress(APIError):  # it has ended by itself
+            self._api.kill(self._id(name))
+        self._await_end(name)
+
+    def pause(self, name: str) -> None:
+        """Freeze it; its connections stay open."""
+        self._api.pause(self._id(name))
+        self._paused.add(name)
+
+    def resume(self, name: str) -> None:
+        """Thaw it."""
+        self._api.unpause(self._id(name))
+        self._paused.discard(name)
+
+    def restart(self, name: str) -> None:
+        """Start it anew with the same data, ports and environment; a service answers again when this returns."""
+        if self.exit_code(name) is None:
+            self.kill(name)
+        with self._changed:
+            self._exit_codes.pop(name, None)
+        self._api.start(self._id(name))
+        if name in self._forwards:
+            self._is_open = False  # the engine may have given it another address
+            self._open_gate()
+        if name in self._addresses:
+            await_service(self, name)
+
+    def pid(self, name: str) -> int:
+        """The process id on the engine's machine."""
+        return int(self._api.inspect_container(self._id(name))["State"]["Pid"])
+
+    def exit_code(self, name: str) -> int | None:
+        """None while it runs; negative for a signal."""
+        self._settle()
+        return self._exit_codes.get(name)
+
+    def log(self, name: str) -> Path:
+        """The file that holds what it has printed until now."""
+        path = self._logs / f"{name}.log"
+        if name in self._ids and not self._is_stopped:
+            with contextlib.suppress(Exception):  # the log of a container is there to explain another error
+                path.write_bytes(self._api.logs(self._ids[name], stdout=True, stderr=True))
+        return path
+
+    def stop(self) -> None:
+        """Save the logs and remove everything. Safe to call twice, and after a start that failed."""
+        if self._is_stopped:
+            return
+        for future in self._under_way:
+            future.exception()
+        if self._gate is not None:
+            self._gate.exception()
+        with contextlib.suppress(MachineError):
+            list(self._pool.map(self.log, list(self._ids)))
+        self._is_stopped = True
+        if self._events is not None:
+            self._events.close()
+        sweep(self._client, self.run)
+        self._pool.shutdown()
+        self._children.close(is_swept=True)
+        self._ports.release()
+        self._client.close()
+
+    def _id(self, name: str) -> str:
+        self._settle()
+        if name not in self._ids:
+            raise LabError(f"nothing called {name!r} runs here", hint=f"there are {', '.join(sorted(self._ids))}")
+        return self._ids[name]
+
+    def _await_end(self, name: str) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: name in self._exit_codes, DONE_WITHIN_S):
+                raise MachineError(f"{name} did not end within {DONE_WITHIN_S:g} s of SIGKILL")
+
+    def _listen(self) -> None:
+        """Note every end of a container, as the engine tells it."""
+        with contextlib.suppress(Exception):  # the stream is cut when we stop
+            for event in self._events:
+                attributes = event["Actor"]["Attributes"]
+                code = int(attributes["exitCode"])
+                with self._changed:
+                    self._exit_codes[attributes["com.docker.compose.service"]] = 128 - code if code > 128 else code
+                    self._changed.notify_all()
+
+
+def engine_environment() -> dict[str, str]:
+    """What the docker command and the SDK need of our environment to find the engine."""
+    return {key: value for key, value in os.environ.items() if key in ("PATH", "HOME") or key.startswith("DOCKER_")}

@@ -1,0 +1,142 @@
+"""A run in Docker: the same verdicts as embedded, faults, several side by side, and nothing left after any end."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import docker
+import psutil
+import pytest
+
+from runner.backend import choose_backend
+from runner.children import Children
+from runner.errors import LabError
+from runner.services import connect_kafka, connect_mysql, connect_redis
+from runner.stack import Program
+from runner.stack.docker import DockerStack
+from runner.stack.sweep import RUN_LABEL, orphaned_runs
+
+if TYPE_CHECKING:
+    from conftest import Kit
+
+SERVICES = ("redis", "mysql", "kafka")
+
+
+@pytest.fixture
+def stack(images: None, untouched: None, tmp_path: Path) -> Iterator[DockerStack]:
+    """A stack with the servers up, before any program."""
+    choice = choose_backend("docker", SERVICES)
+    assert choice.client is not None
+    folder = tmp_path / "submission"
+    folder.mkdir()
+    (folder / "app.py").write_text("import signal\nprint('here', flush=True)\nsignal.pause()\n")
+    one = DockerStack(choice.client, Children(), tmp_path)
+    try:
+        one.open(folder, folder, [one.free_port()])
+        one.start_services(SERVICES)
+        yield one
+    finally:
+        one.stop()
+
+
+def test_servers_answer_and_come_back_at_their_addresses(stack: DockerStack) -> None:
+    with connect_redis(stack.address("redis")) as client:
+        client.set("a", "b")
+    with connect_mysql(stack.address("mysql"), database=None) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE kept")
+    for name in SERVICES:
+        stack.kill(name)
+        assert stack.exit_code(name) == -signal.SIGKILL
+        stack.restart(name)
+        assert stack.exit_code(name) is None
+    with connect_redis(stack.address("redis")) as client:
+        assert client.get("a") is None, "Redis keeps nothing"
+    with connect_mysql(stack.address("mysql"), database="kept") as connection:
+        assert connection.open, "MySQL keeps everything"
+    with connect_kafka(stack.address("kafka")) as admin:
+        assert admin.describe_cluster()["brokers"]
+
+
+def test_a_paused_server_keeps_its_connections(stack: DockerStack) -> None:
+    with connect_redis(stack.address("redis")) as client:
+        client.ping()
+        stack.pause("redis")
+        began = time.monotonic()
+        connection: Any = client.connection_pool.get_connection()
+        connection.send_command("PING")
+        assert not connection.can_read(timeout=0.3)
+        stack.resume("redis")
+        assert connection.read_response() in (b"PONG", "PONG")
+        assert time.monotonic() - began >= 0.3
+
+
+def test_programs(stack: DockerStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    stack.start_program(Program("app-1", ["python", "app.py"], tmp_path, {"A": "b"}))
+    assert stack.exit_code("app-1") is None
+    eventually(lambda: "here" in stack.log("app-1").read_text(), "its output")
+    assert psutil.Process(stack.pid("app-1")).cmdline() == ["python", "app.py"]
+    stack.pause("app-1")
+    stack.kill("app-1")
+    assert stack.exit_code("app-1") == -signal.SIGKILL
+    stack.restart("app-1")
+    eventually(lambda: stack.log("app-1").read_text().count("here") == 2, "its output after the restart")
+    with pytest.raises(LabError, match="nothing called 'app-2' runs here"):
+        stack.kill("app-2")
+
+
+@pytest.mark.parametrize(("submission", "code"), [("starter", 1), ("solution", 0), ("wrong/numbers-twice", 1)])
+def test_the_verdicts_are_those_of_the_other_backend(in_docker: "Kit", submission: str, code: int) -> None:
+    done = in_docker.labs("run", "hits", f"--submission={submission}")
+    assert done.returncode == code, done.stdout + done.stderr
+    assert re.search(rf"{'PASS' if code == 0 else 'FAIL'}  hits   {submission}   docker", done.stdout)
+
+
+def test_two_runs_side_by_side(in_docker: "Kit") -> None:
+    runs = [in_docker.start("run", "bench", "--submission=solution", f"--run-folder={in_docker.root / str(n)}") for n in range(2)]
+    for run in runs:
+        assert run.wait(60) == 0
+
+
+@pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("after_s", [0.4, 1.2, 2.5])
+def test_nothing_is_left_whatever_ends_it(
+    in_docker: "Kit", engine: docker.DockerClient, eventually: Callable[..., Any], signo: int, after_s: float
+) -> None:
+    run = in_docker.start("run", "bench", "--submission=solution", "--keep")
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.wait(after_s)
+    run.send_signal(signo)
+    run.wait(60)
+    eventually(lambda: not in_docker_now(engine), "the end of every container", 30)
+
+
+def in_docker_now(engine: docker.DockerClient) -> list[Any]:
+    """The containers and networks of runs."""
+    filters = {"label": RUN_LABEL}
+    return [*engine.api.containers(all=True, filters=filters), *engine.api.networks(filters=filters)]
+
+
+def test_the_doctor_removes_what_a_killed_guard_left(in_docker: "Kit", engine: docker.DockerClient, eventually: Callable[..., Any]) -> None:
+    run = in_docker.start("run", "bench", "--submission=solution", "--keep")
+    eventually(lambda: len(engine.containers.list(filters={"label": RUN_LABEL})) == 6, "all containers of the run", 60)
+    assert orphaned_runs(engine) == {}
+    guards = [p for p in psutil.Process(run.pid).children() if any("guard.py" in word for word in p.cmdline())]
+    assert len(guards) == 1
+    for process in (psutil.Process(run.pid), *guards):
+        process.suspend()  # both are stopped before either can act on the other's end
+    for process in (*guards, psutil.Process(run.pid)):
+        os.kill(process.pid, signal.SIGKILL)
+    run.wait(30)
+    eventually(lambda: orphaned_runs(engine), "an orphaned run")
+    told = in_docker.labs("doctor")
+    assert told.returncode == 1
+    assert "left over  container labs-" in told.stdout
+    mended = in_docker.labs("doctor", "--fix")
+    assert mended.returncode == 0, mended.stdout
+    assert orphaned_runs(engine) == {}
+    assert not in_docker_now(engine)

@@ -1,0 +1,46 @@
+"""What is copied into a run's containers."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from runner.stack import cargo
+from runner.stack.cargo import TooLargeError, pack
+
+
+def members(data: bytes) -> dict[str, tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {member.name: member for member in tar}
+
+
+def test_files_are_readable_by_all_and_owned_by_root(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("x")
+    (tmp_path / "app.py").chmod(0o600)
+    (tmp_path / "run.sh").write_text("x")
+    (tmp_path / "run.sh").chmod(0o700)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "app.pyc").write_text("x")
+    found = members(pack({"submission": tmp_path}))
+    assert sorted(found) == ["submission", "submission/app.py", "submission/run.sh"]
+    assert [found[f"submission/{name}"].mode for name in ("app.py", "run.sh")] == [0o644, 0o755]
+    assert {(member.uid, member.uname) for member in found.values()} == {(0, "root")}
+
+
+def test_what_is_no_file_is_left_out_and_links_stay_links(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    found = members(pack({"s": tmp_path}))
+    assert "s/pipe" not in found
+    assert found["s/link"].issym(), "what it points to is not copied"
+
+
+@pytest.mark.parametrize("sizes", [[200], [60, 60, 60]])
+def test_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int]) -> None:
+    monkeypatch.setattr(cargo, "LIMIT_BYTES", 100)
+    for number, size in enumerate(sizes):
+        (tmp_path / f"file-{number}").write_bytes(b"x" * size)
+    with pytest.raises(TooLargeError, match="is larger than"):
+        pack({"s": tmp_path})
