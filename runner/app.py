@@ -34,9 +34,10 @@ class Replica:
 class Peer:
     """A peer's second address: what it saw and how it shall behave. The app knows neither address nor token."""
 
-    def __init__(self, name: str, port: int, control_port: int, token: str) -> None:
+    def __init__(self, name: str, host: str, port: int, control_port: int, token: str) -> None:
         self.name = name
         self.port = port
+        self._host = host
         self._control_port = control_port
         self._token = token
         self._calls: list[dict[str, Any]] = []
@@ -45,7 +46,7 @@ class Peer:
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """One control request; the answer's JSON. Raises LabError when the peer refuses, OSError when it cannot be reached."""
-        connection = http.client.HTTPConnection(HOST, self._control_port, timeout=10)
+        connection = http.client.HTTPConnection(self._host, self._control_port, timeout=10)
         try:
             payload = None if body is None else json.dumps(body)
             connection.request(method, path, payload, {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"})
@@ -101,7 +102,7 @@ class App:
         """Start the lab's peers; they need not be ready yet."""
         for name, peer in self._lab.peers.items():
             ports = self._stack.free_port(), self._stack.free_port()
-            self.peers[name] = Peer(name, *ports, secrets.token_urlsafe(18))
+            self.peers[name] = Peer(name, self._stack.host, *ports, secrets.token_urlsafe(18))
             env = {
                 "PORT": str(ports[0]),
                 "CONTROL_PORT": str(ports[1]),
@@ -164,7 +165,7 @@ class App:
         seen = "no connection"
         while True:
             try:
-                connection = http.client.HTTPConnection(HOST, replica.port, timeout=2)
+                connection = http.client.HTTPConnection(self._stack.host, replica.port, timeout=2)
                 connection.request(method, path)
                 status = connection.getresponse().status
                 connection.close()
@@ -248,9 +249,9 @@ class Answer:
             return None
 
 
-def ask_replica(replica: Replica, method: str, path: str, body: object, headers: Mapping[str, str]) -> Answer:
+def ask_replica(host: str, replica: Replica, method: str, path: str, body: object, headers: Mapping[str, str]) -> Answer:
     """One request to one replica. Raises AppError when it cannot be reached or answers no HTTP within 10 s."""
-    connection = http.client.HTTPConnection(HOST, replica.port, timeout=10)
+    connection = http.client.HTTPConnection(host, replica.port, timeout=10)
     try:
         payload = None if body is None else json.dumps(body)
         connection.request(method, path, payload, {"Content-Type": "application/json", **headers})

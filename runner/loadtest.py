@@ -30,7 +30,7 @@ def serve(order: Order, *, web_port: int, options: Sequence[str]) -> int:
     run = Run(lab, submission, new_run_folder(lab.name), random.randrange(10_000) if order.seed is None else order.seed, backend)
     try:
         run.start(with_load=False)
-        targets = ",".join(f"http://{HOST}:{r.port}" for r in run.app.replicas)
+        targets = ",".join(f"http://{run.stack.host}:{r.port}" for r in run.app.replicas)
         argv = [sys.executable, "-m", "runner.recorder", "web", targets, "-f", str(lab.folder / "locustfile.py")]
         argv += ["--web-host", HOST, "--web-port", str(web_port), *options]
         env = {**clean_environment(run.folder), "PYTHONPATH": str(Path(__file__).parent.parent)}

@@ -20,7 +20,6 @@ from runner.load import POLL_S, Load, LoadProcess
 from runner.services import SERVICES, connect_mysql, connect_redis
 from runner.skew import WITHIN_S
 from runner.stack import Address, Stack
-from runner.stack.ports import HOST
 from runner.verdict import Comparison
 
 CPU_WAIT_LIMIT = 0.4
@@ -119,7 +118,7 @@ class Run:
         start = {
             "locustfile": str(self.lab.folder / "locustfile.py"),
             "history": str(self.folder / ("history.jsonl" if number == 1 else f"history-{number}.jsonl")),
-            "targets": [f"http://{HOST}:{r.port}" for r in self.app.replicas],
+            "targets": [f"http://{self.stack.host}:{r.port}" for r in self.app.replicas],
             "down": [r.number for r in self.app.replicas if self.stack.exit_code(r.name) is not None],
             "users": users,
             "plan": {"seed": self.seed, **(plan or {})},
@@ -172,7 +171,7 @@ class Run:
 
     def call(self, method: str, path: str, body: object = None, *, replica: int = 1, headers: Mapping[str, str] | None = None) -> Answer:
         """One request to a replica, outside any load, for the contract's examples. Raises AppError when nothing answers."""
-        return ask_replica(self.app.replicas[replica - 1], method, path, body, headers or {})
+        return ask_replica(self.stack.host, self.app.replicas[replica - 1], method, path, body, headers or {})
 
     def kill(self, name: str) -> None:
         """SIGKILL a replica, a peer or a service; no new request of the load goes to a dead replica."""
@@ -216,8 +215,8 @@ class Run:
 
     def addresses(self) -> str:
         """Where everything listens, a line each, for a person."""
-        lines = [f"  {r.name:<12} http://{HOST}:{r.port}" for r in self.app.replicas]
-        lines += [f"  {name:<12} http://{HOST}:{peer.port}" for name, peer in self.app.peers.items()]
+        lines = [f"  {r.name:<12} http://{self.stack.host}:{r.port}" for r in self.app.replicas]
+        lines += [f"  {name:<12} http://{self.stack.host}:{peer.port}" for name, peer in self.app.peers.items()]
         lines += [f"  {key:<12} {value}" for key, value in self.app.service_env.items()]
         return "\n".join(lines)
 

@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent / "labs" / "middleware" / "bench"
 def peer(tmp_path: Path, unused_ports: Callable[[int], list[int]], eventually: Callable[..., Any]) -> Iterator[Peer]:
     """The fixture lab's price list, started as the kit starts it."""
     port, control_port = unused_ports(2)
-    known = Peer("price-list", port, control_port, TOKEN)
+    known = Peer("price-list", HOST, port, control_port, TOKEN)
     env = {"PORT": port, "CONTROL_PORT": control_port, "CONTROL_TOKEN": TOKEN, "SEED": 7, "PYTHONPATH": ROOT, "PATH": os.environ["PATH"]}
     argv = [sys.executable, str(FOLDER / "prices.py")]
     with subprocess.Popen(argv, env={key: str(value) for key, value in env.items()}, stderr=subprocess.PIPE) as process:

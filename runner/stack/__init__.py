@@ -29,9 +29,13 @@ class Program:
 
 
 class Stack(Protocol):
-    """One run's processes. Names are those of the run: `redis`, `catalog`, `app-1`. All addresses are 127.0.0.1 and a port, to app and kit alike."""
+    """One run's processes. Names are those of the run: `redis`, `catalog`, `app-1`.
+
+    The app finds everything on ports of 127.0.0.1, the kit on the same ports of `host`.
+    """
 
     backend: str
+    host: str
 
     def open(self, submission: Path, lab: Path, app_ports: Sequence[int]) -> None:
         """Called once, first: whose code it will be, and on which ports the app's processes will listen."""

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,7 @@ class DockerStack:
         self._api = client.api
         self._children = children
         self._logs = logs
+        self.host = engine_address()
         self.run = f"labs-{secrets.token_hex(4)}"
         self._owner = owner_of(children.guard_pid)
         self._labels = {RUN_LABEL: self.run, OWNER_LABEL: self._owner, "com.docker.compose.project": self.run}
@@ -124,7 +126,7 @@ class DockerStack:
         host = self._api.create_host_config(
             binds=binds,
             network_mode=f"container:{self._ids[GATE]}" if in_gate else f"{self.run}_default",
-            port_bindings={port: (HOST, port) for port in published} or None,
+            port_bindings={port: (self.host, port) for port in published} or None,
             read_only=not options.get("writable"),
             tmpfs={HOME: f"size={HOME_SIZE},mode=1777,nosuid,nodev"},
             cap_drop=["ALL"],
@@ -159,7 +161,7 @@ class DockerStack:
         for name in names:
             if name not in INNER_PORTS:
                 raise LabError(f"no service is called {name!r}", hint=f"the docker backend has {', '.join(INNER_PORTS)}")
-            self._addresses[name] = Address(HOST, self.free_port(), "root" if name == "mysql" else "", secrets.token_urlsafe(18))
+            self._addresses[name] = Address(self.host, self.free_port(), "root" if name == "mysql" else "", secrets.token_urlsafe(18))
             self._forwards[name] = [(self._addresses[name].port, INNER_PORTS[name])]
         if names:
             self._compose(names)
@@ -168,12 +170,19 @@ class DockerStack:
         list(self._pool.map(lambda name: await_service(self, name), names))
 
     def _compose(self, names: Sequence[str]) -> None:
-        env = {**engine_environment(), **image_env(names), "LABS_RUN": self.run, "LABS_OWNER": self._owner, "LABS_HEALTH_INTERVAL": "1h"}
+        env = {
+            **engine_environment(),
+            **image_env(names),
+            "LABS_RUN": self.run,
+            "LABS_OWNER": self._owner,
+            "LABS_HEALTH_INTERVAL": "1h",
+            "LABS_PUBLISH": self.host,
+        }
         for name in names:
             address = self._addresses[name]
             env |= {f"LABS_{name.upper()}_PORT": str(address.port), f"LABS_{name.upper()}_PASSWORD": address.password}
             if name == "kafka":
-                env["LABS_KAFKA_ADVERTISED"] = f"{HOST}:{address.port}"
+                env["LABS_KAFKA_ADVERTISED"] = f"{self.host}:{address.port}"
         profiles = [part for name in names for part in ("--profile", name)]
         argv = [*compose_command(), "-f", str(COMPOSE_FILE), "-p", self.run, "--progress", "plain", *profiles]
         # By the guard, so that it does not outlive us and start what nobody removes.
@@ -217,7 +226,7 @@ class DockerStack:
         self._gate.result()
         self._settle()
         forwards = [Forward(port, self._ip(name), to_port) for name, pairs in self._forwards.items() for port, to_port in pairs]
-        order = self._api.exec_create(self._ids[GATE], [NFT, rules(forwards, self._app_ports)], user="0")
+        order = self._api.exec_create(self._ids[GATE], [NFT, rules({HOST, self.host}, forwards, self._app_ports)], user="0")
         said = self._api.exec_start(order["Id"])
         if (code := self._api.exec_inspect(order["Id"])["ExitCode"]) != 0:
             raise MachineError(f"the gate could not be opened (nft: exit code {code}): {said.decode(errors='replace').strip()}")
@@ -345,6 +354,15 @@ class DockerStack:
                 with self._changed:
                     self._exit_codes[attributes["com.docker.compose.service"]] = 128 - code if code > 128 else code
                     self._changed.notify_all()
+
+
+def engine_address() -> str:
+    """Where the engine publishes ports and we find them: this machine's loopback, or LABS_ENGINE_ADDRESS for an engine elsewhere."""
+    name = os.environ.get("LABS_ENGINE_ADDRESS") or HOST
+    try:
+        return socket.gethostbyname(name)
+    except OSError as error:
+        raise MachineError(f"LABS_ENGINE_ADDRESS={name} is no address: {error}", hint="it is the address of the engine's machine") from error
 
 
 def engine_environment() -> dict[str, str]:

@@ -28,6 +28,7 @@ class EmbeddedStack:
     """One run's processes on this machine (implements `Stack`)."""
 
     backend = "embedded"
+    host = HOST
 
     def __init__(self, children: Children, data: Path, logs: Path, cache: Cache) -> None:
         self._children = children

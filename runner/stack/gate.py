@@ -5,7 +5,7 @@ of services and peers, hands what comes in for a replica to the loopback on whic
 engine's host at the bridge's gateway, other runs, a peer's control port, and name lookups, which would be a way out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 # In force before the first program of a stranger starts. nft wants each word of its grammar closed by a semicolon.
@@ -23,10 +23,11 @@ class Forward:
     to_port: int
 
 
-def rules(forwards: Sequence[Forward], app_ports: Sequence[int]) -> str:
-    """The whole rule set, which replaces the one in force at once."""
+def rules(own: Collection[str], forwards: Sequence[Forward], app_ports: Sequence[int]) -> str:
+    """The whole rule set, which replaces the one in force at once. `own`: the addresses under which the app may ask for a forwarded port."""
+    addresses = ", ".join(sorted(own))
     accepted = "\n".join(f"    ip daddr {f.host} tcp dport {f.to_port} accept" for f in forwards)
-    outward = "\n".join(f"    ip daddr 127.0.0.1 tcp dport {f.port} dnat ip to {f.host}:{f.to_port}" for f in forwards)
+    outward = "\n".join(f"    ip daddr {{ {addresses} }} tcp dport {f.port} dnat ip to {f.host}:{f.to_port}" for f in forwards)
     inward = f"    tcp dport {{ {', '.join(map(str, app_ports))} }} dnat ip to 127.0.0.1" if app_ports else ""
     return f"""\
 flush ruleset inet
