@@ -14,7 +14,7 @@ labs := .venv/bin/labs
 is_on = $(filter-out 0 no off false,$($(1)))
 run_flags = $${SUBMISSION:+--submission="$$SUBMISSION"} $${SEED:+--seed="$$SEED"} $${BACKEND:+--backend="$$BACKEND"}
 
-.PHONY: help setup setup-dev tour lab hint load verify list new images doctor test test-docker lint clean named named-new
+.PHONY: help setup setup-dev tour lab hint reset solution debrief next load verify list new images doctor test test-docker lint clean named named-new
 
 help: ## this page
 	@printf 'backend-labs: production incidents that you can run\n\n'
@@ -49,6 +49,18 @@ lab: named setup ## run your version of a lab and get its verdict
 
 hint: named setup ## the next of a lab's three hints
 	@$(labs) hint "$$NAME"
+
+reset: named setup ## begin a lab anew; your version is kept
+	@$(labs) reset "$$NAME"
+
+solution: named setup ## after a pass: what the solution does otherwise than your version
+	@$(labs) solution "$$NAME"
+
+debrief: named setup ## after a pass: why it works, and what it costs
+	@$(labs) debrief "$$NAME"
+
+next: setup ## what to do now
+	@$(labs) next
 
 load: named setup ## keep a lab up and open Locust's own page on it
 	@$(labs) load $(run_flags) "$$NAME"

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -109,9 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     load.add_argument("--web-port", type=int, default=8089, help="where Locust's page listens on 127.0.0.1 (default: 8089)")
     load.add_argument("locust", nargs="*", metavar="-- OPTIONS", help="options for Locust itself, after `--`")
 
-    hint = add("hint", show_hint, "Show the next of a lab's three hints.")
-    hint.add_argument("name", help="the lab")
-    hint.add_argument("--reset", action="store_true", help="forget which hints were shown")
+    add_learning(add)
 
     tour = add("tour", take_tour, "See the kit in a minute: a starter fails, its solution passes, side by side.")
     tour.add_argument("name", help="the lab to show")
@@ -125,6 +123,27 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = add("doctor", examine, "Look at this machine and the kit's set-up, and clear what a killed run may have left.")
     doctor.add_argument("--fix", action="store_true", help="remove what was found")
     return parser
+
+
+def add_learning(add: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
+    """The commands around a learner's own version."""
+    hint = add("hint", show_hint, "Show the next of a lab's three hints.")
+    hint.add_argument("name", help="the lab")
+    hint.add_argument("--reset", action="store_true", help="forget which hints were shown")
+
+    begin = add("reset", reset_lab, "Begin a lab anew: the starter in the place of your version, which is kept.")
+    begin.add_argument("name", help="the lab")
+
+    for name, about in [
+        ("solution", "Show what the solution does otherwise than your version."),
+        ("debrief", "Show why it works, and what it costs."),
+    ]:
+        reveal = add(name, reveal_lab, about)
+        reveal.add_argument("name", help="the lab")
+        reveal.add_argument("--show-anyway", action="store_true", help="also before you have passed")
+        reveal.set_defaults(what=name)
+
+    add("next", show_next, "Say what to do now.")
 
 
 # Each command imports what it needs when it is called: `labs list` shall not pay for a test runner.
@@ -191,6 +210,34 @@ def show_hint(arguments: argparse.Namespace) -> int:
     from runner.lab import find_lab
 
     print(next_hint(find_lab(arguments.name), reset=arguments.reset))
+    return 0
+
+
+def reset_lab(arguments: argparse.Namespace) -> int:
+    """`labs reset`."""
+    from runner.attempt import reset
+    from runner.lab import find_lab
+
+    print(reset(find_lab(arguments.name)))
+    return 0
+
+
+def reveal_lab(arguments: argparse.Namespace) -> int:
+    """`labs solution` and `labs debrief`."""
+    from runner.attempt import show_debrief, show_solution
+    from runner.lab import find_lab
+
+    show = show_solution if arguments.what == "solution" else show_debrief
+    print(show(find_lab(arguments.name), anyway=arguments.show_anyway))
+    return 0
+
+
+def show_next(arguments: argparse.Namespace) -> int:  # noqa: ARG001 - a command takes its arguments, even none
+    """`labs next`."""
+    from runner.checkout import find_root
+    from runner.guidance import describe_next
+
+    print(describe_next(find_root()))
     return 0
 
 

@@ -11,6 +11,7 @@ import pytest
 from runner.backend import choose_backend
 from runner.checkout import find_root, shown_path
 from runner.errors import LabError
+from runner.guidance import likely_bugs
 from runner.lab import Lab, Submission, copy_starter, find_lab, resolve_submission
 from runner.progress import record_state
 from runner.report import Report, new_run_folder, print_verdict
@@ -129,10 +130,13 @@ def print_next(lab: Lab, submission: Submission, report: Report, *, is_untouched
     mine = shown_path(find_root() / "my" / lab.name)
     outcome = report.verdict.outcome
     if outcome is Outcome.PASS:
-        print(f"next: read {shown_path(lab.folder)}/debrief.md: why it works, and what it costs; then `make list`")
+        debrief = f"make debrief NAME={lab.name}" if submission.kind == "mine" else f"read {shown_path(lab.folder)}/debrief.md"
+        print(f"next: {debrief}: why it works, and what it costs; then `make next`")
     elif outcome is Outcome.INCONCLUSIVE:
         print("next: this machine or this run did not let the kit judge; close what is busy and run again")
     elif outcome is Outcome.FAIL and submission.kind in ("starter", "mine"):
         if is_untouched:
             print(f"This is the incident: the starter works in a demo and fails here. Edit {mine}/ and run again.")
+        elif bugs := likely_bugs(lab, {c.name for c in report.verdict.checks if c.outcome is Outcome.FAIL and not c.blame}):
+            print("Others who failed just these checks had a version that " + ", or one that ".join(bugs) + ".")
         print(f"next: make hint NAME={lab.name}")

@@ -25,7 +25,7 @@ def test_a_pass(kit: "Kit") -> None:
     assert done.returncode == 0, done
     first, *_, last = done.stdout.splitlines()
     assert first == "hits: Hits. Judging labs/microservices/hits/solution with no server."
-    assert last == "next: read labs/microservices/hits/debrief.md: why it works, and what it costs; then `make list`"
+    assert last == "next: read labs/microservices/hits/debrief.md: why it works, and what it costs; then `make next`"
     assert "\nPASS  hits   solution   embedded   seed 7\n  ok every hit is counted   ok no two hits have one number\n" in done.stdout
     assert re.search(r"^  20 requests, 0 without an answer, \d\.\d s of load, \d\.\d s in all$", done.stdout, re.MULTILINE)
     assert re.search(r"^ +\d\.\d s  app ready\n +\d\.\d s  the day's number is \d+\n +\d\.\d s  the visitors come$", done.stderr, re.MULTILINE)

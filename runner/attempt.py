@@ -1,0 +1,70 @@
+"""A learner's own try at a lab: begin it anew, and compare it with the solution when that gives nothing away any more."""
+
+import difflib
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from runner.checkout import find_root, shown_path
+from runner.errors import LabError, MachineError
+from runner.lab import Lab, copy_starter, my_folder
+from runner.progress import Standing, read_progress
+
+LEFT_OUT = {"__pycache__"}
+
+
+def reset(lab: Lab) -> str:
+    """Put the starter in the place of the learner's version, which is kept under .labs/attic/. Raises MachineError."""
+    mine = my_folder(lab)
+    kept = ""
+    if mine.exists():
+        attic = find_root() / ".labs" / "attic" / f"{lab.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        try:
+            attic.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(mine, attic)
+        except OSError as error:
+            raise MachineError(f"{shown_path(mine)} cannot be moved to {shown_path(attic)}: {error}", "nothing was changed") from error
+        kept = f"Your version is kept as {shown_path(attic)}/. "
+    copy_starter(lab)
+    return f"{kept}{shown_path(mine)}/ is the starter again."
+
+
+def show_solution(lab: Lab, *, anyway: bool) -> str:
+    """What the solution does otherwise than the learner's version, as a diff. Raises LabError before a pass, unless `anyway`."""
+    require_pass(lab, "solution", anyway=anyway)
+    mine, solution = my_folder(lab), lab.folder / "solution"
+    base = mine if mine.is_dir() else lab.folder / "starter"
+    lines = [line for name in sorted(text_files(base) | text_files(solution)) for line in diff_file(base, solution, name)]
+    head = f"From {shown_path(base)}/ (-) to {shown_path(solution)}/ (+), which is one right design of many.\n"
+    return "\n".join([head, *lines]) if lines else f"{shown_path(base)}/ is the solution, letter for letter."
+
+
+def show_debrief(lab: Lab, *, anyway: bool) -> str:
+    """Why it works, and what it costs. Raises LabError before a pass, unless `anyway`."""
+    require_pass(lab, "debrief", anyway=anyway)
+    return (lab.folder / "debrief.md").read_text(encoding="utf-8").rstrip()
+
+
+def require_pass(lab: Lab, what: str, *, anyway: bool) -> None:
+    """Raises LabError when it would spoil the lab."""
+    if not anyway and read_progress().get(lab.name, Standing()).state != "passed":
+        hint = f"`make hint NAME={lab.name}` helps a step at a time; `labs {what} {lab.name} --show-anyway` shows it all the same"
+        raise LabError(f"you have not passed {lab.name} yet, and its {what} would spoil it", hint)
+
+
+def text_files(folder: Path) -> set[str]:
+    """The files below a folder, by their relative names."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {name.as_posix() for name in found if not LEFT_OUT & set(name.parts)}
+
+
+def diff_file(old: Path, new: Path, name: str) -> Iterator[str]:
+    """A unified diff of one file, which either side may lack."""
+    before, after = (lines_of(folder / name) for folder in (old, new))
+    yield from difflib.unified_diff(before, after, f"{shown_path(old)}/{name}", f"{shown_path(new)}/{name}", lineterm="")
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file; none when there is no such file."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
