@@ -95,6 +95,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("names", nargs="*", metavar="name", help="labs to prove (default: all)")
     verify.add_argument("--only", action="append", metavar="SUBMISSION", help="only this submission (starter, solution, wrong/<bug>); may repeat")
+    verify.add_argument("--mine", action="store_true", help="judge every folder under my/ instead: each must pass")
+    verify.add_argument("--shard", type=read_shard, default=(1, 1), metavar="I/N", help="only the I-th of N parts, for N machines")
+    verify.add_argument("--changed", metavar="REVISION", help="only labs that differ from a git revision, or all when the kit does")
     verify.add_argument("--repeat", type=int, default=1, metavar="N", help="run each N times")
     verify.add_argument("--busy", action="store_true", help="keep every core busy meanwhile")
     verify.add_argument("--sample", action="store_true", help="of each lab only the starter, the solution and one wrong answer, another each day")
@@ -123,6 +126,16 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = add("doctor", examine, "Look at this machine and the kit's set-up, and clear what a killed run may have left.")
     doctor.add_argument("--fix", action="store_true", help="remove what was found")
     return parser
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """`2/3`."""
+    from runner.plan import read_shard as read
+
+    try:
+        return read(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part, such as 1/2") from None
 
 
 def add_learning(add: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
@@ -178,7 +191,8 @@ def list_labs(arguments: argparse.Namespace) -> int:
 
 def verify_labs(arguments: argparse.Namespace) -> int:
     """`labs verify`."""
-    from runner.verify import Plan, verify
+    from runner.plan import Plan
+    from runner.verify import verify
 
     return verify(
         Plan(
@@ -187,6 +201,9 @@ def verify_labs(arguments: argparse.Namespace) -> int:
             repeat=arguments.repeat,
             is_busy=arguments.busy,
             is_sample=arguments.sample,
+            is_mine=arguments.mine,
+            shard=arguments.shard,
+            changed=arguments.changed,
             jobs=arguments.jobs,
             seed=arguments.seed,
             output=arguments.output,

@@ -1,6 +1,7 @@
 """What a verification came to: the tables on the terminal, verify.json and junit.xml."""
 
 import json
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,3 +91,27 @@ def write_results(cells: Sequence[Cell], problems: dict[str, list[str]], output:
         if c.problem:
             ElementTree.SubElement(case, "failure", message=c.problem)
     ElementTree.ElementTree(suite).write(output / "junit.xml", encoding="utf-8", xml_declaration=True)
+
+
+def publish_summary(cells: Sequence[Cell], problems: dict[str, list[str]], output: Path) -> None:
+    """summary.md, which is appended to GitHub's step summary as well when there is one."""
+    text = summarise(cells, problems)
+    (output / "summary.md").write_text(text)
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(page).open("a") as file:
+            file.write(text)
+
+
+def summarise(cells: Sequence[Cell], problems: dict[str, list[str]]) -> str:
+    """The table in Markdown: what is bad first."""
+    form = [f"- **{name}**: {problem}" for name, found in problems.items() for problem in found]
+    groups = grouped(cells)
+    bad = sum(bool(cell.problem) for cell in cells)
+    lines = [f"### labs verify: {len(cells) - bad} passed, {bad + len(form)} failed", "", *form, *([""] if form else [])]
+    lines += ["| lab | submission | as declared | s | |", "|---|---|---|---:|---|"]
+    for (lab, submission), group in sorted(groups.items(), key=lambda item: not any(cell.problem for cell in item[1])):
+        failed = [cell.problem for cell in group if cell.problem]
+        seconds = statistics.median(cell.seconds for cell in group)
+        note = failed[0].replace("|", "\\|").replace("\n", " ") if failed else ""
+        lines.append(f"| {lab} | {submission} | {'no' if failed else 'yes'}: {len(group) - len(failed)} of {len(group)} | {seconds:.1f} | {note} |")
+    return "\n".join(lines) + "\n"

@@ -10,49 +10,30 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 from runner.backend import choose_backend
-from runner.cell import Cell, Expectation
+from runner.cell import Cell
 from runner.checkout import find_root, shown_path
-from runner.errors import LabError
 from runner.form import check_form
-from runner.lab import Lab, all_labs, find_lab
-from runner.tally import print_margins, print_table, write_results
+from runner.plan import Plan, choose_cells, choose_labs
+from runner.tally import print_margins, print_table, publish_summary, write_results
 from runner.verdict import Outcome
 
 CELL_WITHIN_S = 180
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to prove, and under which strain."""
-
-    names: Sequence[str] = ()
-    only: Sequence[str] = ()
-    repeat: int = 1
-    is_busy: bool = False
-    is_sample: bool = False
-    jobs: int = 1
-    seed: int | None = None
-    output: Path | None = None
-    backend: str = "auto"
-
-
 def verify(plan: Plan) -> int:
     """Prove what the plan names, print it, write verify.json and junit.xml; 0 only if everything holds."""
-    labs = [find_lab(name) for name in plan.names] or all_labs(find_root())
+    labs = choose_labs(plan)
+    cells = choose_cells(labs, plan)
     output = (plan.output or find_root() / ".labs" / "verify" / time.strftime("%Y%m%d-%H%M%S")).absolute()  # cells run elsewhere
     output.mkdir(parents=True, exist_ok=True)
-    problems = {lab.name: check_form(lab) for lab in labs}
+    problems = {} if plan.is_mine else {lab.name: check_form(lab) for lab in labs}
     for name, found in problems.items():
         for problem in found:
             print(f"FORM  {name}: {problem}")
-    cells = [Cell(lab, e, attempt) for attempt in range(1, plan.repeat + 1) for lab in labs for e in expectations(lab, plan)]
-    if not cells:
-        raise LabError("there is nothing to verify", hint="see `labs list`, and the folders under wrong/ for --only")
     services = {service for lab in labs for service in lab.services}
     backend = choose_backend(plan.backend, sorted(services))
     backend.close()
@@ -63,24 +44,16 @@ def verify(plan: Plan) -> int:
         run_cells(cells, plan, output)
     wall_s = time.monotonic() - started
     print_table(cells)
-    print_margins(cells)
+    if not plan.is_mine:
+        print_margins(cells)
     write_results(cells, problems, output, wall_s)
+    publish_summary(cells, problems, output)
     bad = [c for c in cells if c.problem]
     form_problems = sum(map(len, problems.values()))
     load_s = sum(c.report.get("load_s", 0.0) for c in cells)
     print(f"\n{len(cells)} cells in {wall_s:.0f} s ({load_s:.0f} s of load); {shown_path(output)}/verify.json")
     print(f"{len(cells) - len(bad)} passed, {len(bad) + form_problems} failed")
     return int(Outcome.FAIL if bad or form_problems else Outcome.PASS)
-
-
-def expectations(lab: Lab, plan: Plan) -> list[Expectation]:
-    """The starter, the solution and each wrong submission, as lab.toml declares them; of a sample's wrong ones the one whose day it is."""
-    found = [Expectation("starter", frozenset(lab.starter.fails), frozenset(lab.starter.may_fail))]
-    found.append(Expectation("solution", frozenset(), frozenset()))
-    wrong = [Expectation(f"wrong/{bug}", frozenset(w.fails), frozenset(w.may_fail)) for bug, w in lab.wrong.items()]
-    if plan.is_sample and wrong:
-        wrong = [wrong[datetime.now(UTC).toordinal() % len(wrong)]]
-    return [e for e in found + wrong if not plan.only or e.submission in plan.only]
 
 
 def run_cells(cells: Sequence[Cell], plan: Plan, output: Path) -> None:

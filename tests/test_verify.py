@@ -15,8 +15,8 @@ import pytest
 
 from runner.cell import Cell, Expectation
 from runner.lab import read_lab
+from runner.plan import Plan, expectations
 from runner.tally import margins
-from runner.verify import Plan, expectations
 
 if TYPE_CHECKING:
     from conftest import Kit
