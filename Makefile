@@ -14,7 +14,7 @@ labs := .venv/bin/labs
 is_on = $(filter-out 0 no off false,$($(1)))
 run_flags = $${SUBMISSION:+--submission="$$SUBMISSION"} $${SEED:+--seed="$$SEED"} $${BACKEND:+--backend="$$BACKEND"}
 
-.PHONY: help setup setup-dev tour lab hint reset solution debrief next load verify list new images doctor test test-docker lint clean named named-new
+.PHONY: help setup setup-dev setup-browser tour lab hint reset solution debrief next load verify list new images doctor compare test test-docker test-browser lint clean named named-new
 
 help: ## this page
 	@printf 'backend-labs: production incidents that you can run\n\n'
@@ -37,6 +37,9 @@ help: ## this page
 
 setup:
 	@sh infra/setup.sh kit
+
+setup-browser:
+	@sh infra/setup.sh browser
 
 setup-dev:
 	@sh infra/setup.sh dev
@@ -78,6 +81,9 @@ new: named-new setup ## write the template of a new lab, NAME=topic/name
 images: setup ## prepare the Docker backend: pull or build the images that are missing
 	@$(labs) images $(if $(call is_on,LOCAL),--local) $${NAME:+"$$NAME"}
 
+compare: setup ## a page with the last two runs side by side
+	@$(labs) compare
+
 doctor: setup ## look at this machine and the set-up
 	@$(labs) doctor $(if $(call is_on,FIX),--fix)
 
@@ -86,6 +92,9 @@ test: setup-dev ## the kit's own tests
 
 test-docker: setup-dev ## the tests of the Docker backend; needs an engine and `make images`
 	@.venv/bin/pytest -q tests/docker
+
+test-browser: setup-browser ## the pages in a real browser; needs Chromium on PATH
+	@.venv/bin/pytest -q tests/browser
 
 lint: setup-dev ## ruff and mypy
 	@.venv/bin/ruff check --quiet --output-format concise .

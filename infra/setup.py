@@ -90,6 +90,7 @@ def main(part: str, key: str) -> int:
 def build(part: str, lock: int) -> None:
     """Run the steps that are not done. A venv whose packages are not those of the lock is made anew."""
     runtime, development = ROOT / "requirements.lock", ROOT / "requirements-dev.lock"
+    driver = ROOT / "requirements-browser.lock"
     python = f"{platform.python_version()} at {ROOT}"
     environment = Step("environment", [sys.executable, "-I", "-m", "venv", str(VENV)], [python, runtime])
     packages = Step("packages", [*PIP_LOCKED, str(runtime)], [python, runtime])
@@ -105,7 +106,9 @@ def build(part: str, lock: int) -> None:
             flush=True,
         )
         remove(VENV)
-    steps = [step for step in [environment, packages, kit] + [tools] * (part == "dev") if not step.is_done()]
+    browser = Step("the driver of a browser", [*PIP_LOCKED, str(driver)], [python, runtime, driver])
+    wanted = [environment, packages, kit] + [tools] * (part != "kit") + [browser] * (part == "browser")
+    steps = [step for step in wanted if not step.is_done()]
     for step in steps:
         run_step(step, lock)
         step.mark.write_text(step.digest())

@@ -118,14 +118,22 @@ def build_parser() -> argparse.ArgumentParser:
     tour.add_argument("name", help="the lab to show")
     add_backend(tour)
 
+    add_upkeep(add)
+    return parser
+
+
+def add_upkeep(add: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
+    """The commands for authors and for the machine."""
     new = add("new", create_lab, "Write the template of a new lab.")
     new.add_argument("name", help="topic/name, such as middleware/cache-warming")
 
     add_image_options(add("images", run_images, "Prepare the Docker backend: pull or build the images of servers and apps that are missing."))
 
+    pair = add("compare", compare_runs, "Make a page with two runs side by side.")
+    pair.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs, or their names below .labs/runs/ (default: the last two)")
+
     doctor = add("doctor", examine, "Look at this machine and the kit's set-up, and clear what a killed run may have left.")
     doctor.add_argument("--fix", action="store_true", help="remove what was found")
-    return parser
 
 
 def read_shard(text: str) -> tuple[int, int]:
@@ -279,6 +287,14 @@ def run_images(arguments: argparse.Namespace) -> int:
     from runner.images import run_images as prepare
 
     return prepare(arguments)
+
+
+def compare_runs(arguments: argparse.Namespace) -> int:
+    """`labs compare`."""
+    from runner.comparison import compare
+
+    print(compare(arguments.runs))
+    return 0
 
 
 def examine(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import pytest
 from runner.backend import BACKENDS, choose_backend
 from runner.errors import AppError, Inconclusive, LabError, LabsError
 from runner.lab import read_lab, resolve_submission
+from runner.page import write_page
 from runner.report import Report, new_run_folder, print_verdict, write_report
 from runner.run import Run
 from runner.verdict import CheckResult, Outcome, decide_verdict, read_promise, read_seen
@@ -128,6 +129,8 @@ class Judge:
                 continue
             report = Report.of(run, decide_verdict(results), seconds=time.monotonic() - STARTED)
             write_report(report)
+            with contextlib.suppress(LabsError, OSError):  # the page is made of what is there already, and can be made again
+                write_page(report.folder, run.lab.title)
             self.reports.append(report)
         if self.reports and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             is_other_failed = session.testsfailed > sum(len([c for c in r.verdict.checks if c.outcome]) for r in self.reports)

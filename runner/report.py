@@ -125,7 +125,7 @@ def print_verdict(report: Report, write: Callable[[str], object]) -> None:
         for line in check_lines(check):
             write(line)
     if any(check.outcome is not Outcome.PASS for check in verdict.checks):
-        write(f"{INDENT}look at   {shown_path(report.folder)}")
+        write(f"{INDENT}look at   {shown_path(report.folder)}/report.html")
     passed = [f"ok {check.title}" for check in verdict.checks if check.outcome is Outcome.PASS]
     for line in wrapped(passed):
         write(f"  {line}")

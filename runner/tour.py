@@ -9,6 +9,7 @@ from typing import Any
 from runner.checkout import find_root, shown_path
 from runner.errors import MachineError
 from runner.lab import Lab, find_lab
+from runner.page import compare as compare_pages
 from runner.report import new_run_folder
 from runner.verdict import CheckResult, Outcome
 
@@ -18,12 +19,16 @@ def take(name: str, backend: str) -> int:
     lab = find_lab(name)
     print(f"A tour of {lab.name}: {lab.title}, with {', '.join(lab.services)} and {lab.app.replicas} replicas of the app on this machine.\n")
     print("1. The starter: it works in a demo.", flush=True)
-    starter = run_once(lab, "starter", backend)
+    folders = [new_run_folder(lab.name) for _ in range(2)]
+    starter = run_once(lab, "starter", backend, folders[0])
     print("\n2. The solution: the same load, the same faults.", flush=True)
-    solution = run_once(lab, "solution", backend)
+    solution = run_once(lab, "solution", backend, folders[1])
     print("\n3. Side by side\n")
     for line in compare(starter, solution):
         print(line)
+    page = find_root() / ".labs" / "tour.html"
+    compare_pages(folders[0], folders[1], {lab.name: lab.title}, page)
+    print(f"\nthe same with charts: {shown_path(page)}, in a browser")
     first = first_failed(starter)
     if first:
         print(f"\nwhy the starter failed: {first['why']}")
@@ -32,9 +37,8 @@ def take(name: str, backend: str) -> int:
     return int(Outcome.PASS if is_as_told else Outcome.ERROR)
 
 
-def run_once(lab: Lab, submission: str, backend: str) -> dict[str, Any]:
+def run_once(lab: Lab, submission: str, backend: str, folder: Path) -> dict[str, Any]:
     """Run one submission in a process of its own and return its report. Raises MachineError when there is none."""
-    folder = new_run_folder(lab.name)
     argv = [
         sys.executable,
         "-m",

@@ -67,7 +67,7 @@ FAIL  hits   starter   embedded   seed 7
       seen      3 of 4
                 the last was lost
       why       it is read, then written.
-      look at   run
+      look at   run/report.html
   ok it serves
   20 requests, 2 without an answer, 1.5 s of load, 2.3 s in all"""
     )

@@ -1,0 +1,120 @@
+"""The pages in a real browser: charts have marks, nothing is written to the console, nothing is fetched."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from runner.page import compare, write_page
+
+# Where a person can look at them.
+SHOTS = Path(os.environ.get("LABS_SHOTS") or Path(__file__).parent.parent.parent / ".labs" / "shots")
+INKED = """canvas => {
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const found = new Set();
+    for (let i = 0; i < pixels.length; i += 4) if (pixels[i + 3] > 200) found.add(pixels[i] << 16 | pixels[i + 1] << 8 | pixels[i + 2]);
+    return found.size;
+}"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    assert path, "no Chromium is on PATH: install it (Debian, Ubuntu: apt install chromium)"
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not start as root, as in CI; the only pages it sees are ours.
+        one = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        yield one
+        one.close()
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run as the kit leaves it: a hundred requests, a fault, a failed check that names a key."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    start = 10**12
+    rows = []
+    for n in range(400):
+        at = start + n * 20_000_000
+        status = 503 if 150 < n < 200 else 429 if n % 50 == 0 else 200
+        rows.append(
+            {
+                "n": n,
+                "user": n % 7,
+                "name": "/x",
+                "method": "GET",
+                "path": f"/x/{n % 3 + 500}",
+                "replica": n % 2 + 1,
+                "start_ns": at,
+                "end_ns": at + (5 + n % 40) * 1_000_000,
+                "status": status,
+                "failed": "status 429" if status == 429 else None,
+                "context": {"key": str(n % 3 + 500)},
+                "body": {"price": n, "note": "<b>not bold</b>"},
+            }
+        )
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "app-1.log").write_text("</script><script>document.title = 'taken'</script>\n")
+    calls = [{"n": 1, "replica": "app-1", "method": "GET", "path": "/p", "start_ns": start, "end_ns": start + 10**8, "status": 200, "key": "501"}]
+    (folder / "catalog-calls.json").write_text(json.dumps(calls))
+    check = {"promised": "It holds.", "why": "it may not", "hint": "", "blame": "", "seconds": 0.1}
+    value = {"what": "loads", "value": 9.0, "limit": 2.0, "is_upper": True, "margin": 0.2}
+    checks = [
+        {**check, "name": "test_a", "outcome": "PASS", "seen": "", "comparisons": []},
+        {**check, "name": "test_b", "outcome": "FAIL", "seen": "product 501: 9 loads", "comparisons": [value]},
+    ]
+    report = {"lab": "shop", "submission": "starter", "backend": "embedded", "seed": 7, "verdict": "FAIL", "requests": 400, "unanswered": 0}
+    report |= {"load_s": 8.0, "seconds": 9.5, "checks": checks, "events": [{"at_ns": start + 3 * 10**9, "what": "killed <app-1>"}]}
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def open_page(browser: Browser, file: Path, *, width: int = 1200, scheme: str = "light") -> Page:
+    """Open a file; whatever the console says or the page asks of a network fails the test."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if scheme == "dark" else "light")
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+    page.goto(file.as_uri())
+    page.wait_for_function("document.querySelectorAll('canvas').length > 0")
+    assert said == []
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(SHOTS / f"{file.stem}-{width}-{scheme}.png"), full_page=True)
+    return page
+
+
+@pytest.mark.parametrize("width", [420, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_report(browser: Browser, run_folder: Path, width: int, scheme: str) -> None:
+    page = open_page(browser, write_page(run_folder, "Shop"), width=width, scheme=scheme)
+    assert page.title() == "FAIL shop starter"
+    assert "FAIL shop: Shop" in page.locator("h1").inner_text()
+    assert page.locator(".check").first.inner_text().startswith("FAIL"), "what failed comes first"
+    charts = page.locator("canvas")
+    assert charts.count() == 2
+    for number in range(2):
+        assert charts.nth(number).evaluate(INKED) > 20, "lines or points, axes and marks are drawn"
+    assert "killed <app-1>" in page.locator(".marks").inner_text()
+    headings = page.locator("h2").all_inner_texts()
+    assert headings == ["Promises", "Timeline", "Requests for key 501", "Calls at the catalog for key 501", "Logs"]
+    assert "<b>not bold</b>" in page.locator("table").first.inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page does not scroll sideways"
+    page.close()
+
+
+def test_two_runs_side_by_side(browser: Browser, run_folder: Path, tmp_path: Path) -> None:
+    page = open_page(browser, compare(run_folder, run_folder, {"shop": "Shop"}, tmp_path / "compare.html"))
+    first, second = page.locator("article").all()
+    boxes = first.bounding_box(), second.bounding_box()
+    assert boxes[0]
+    assert boxes[1]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert page.locator("canvas").count() == 4
+    page.close()
