@@ -14,7 +14,7 @@ labs := .venv/bin/labs
 is_on = $(filter-out 0 no off false,$($(1)))
 run_flags = $${SUBMISSION:+--submission="$$SUBMISSION"} $${SEED:+--seed="$$SEED"} $${BACKEND:+--backend="$$BACKEND"}
 
-.PHONY: help setup setup-dev setup-browser tour lab hint reset solution debrief next load verify list new images doctor compare test test-docker test-browser lint clean named named-new
+.PHONY: help setup setup-dev setup-browser tour lab hint watch reset solution debrief next load verify list new images doctor compare test test-docker test-browser lint clean named named-new
 
 help: ## this page
 	@printf 'backend-labs: production incidents that you can run\n\n'
@@ -52,6 +52,9 @@ lab: named setup ## run your version of a lab and get its verdict
 
 hint: named setup ## the next of a lab's three hints
 	@$(labs) hint "$$NAME"
+
+watch: named setup ## judge your version again at each save
+	@$(labs) watch $${BACKEND:+--backend="$$BACKEND"} "$$NAME"
 
 reset: named setup ## begin a lab anew; your version is kept
 	@$(labs) reset "$$NAME"

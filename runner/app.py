@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ from typing import Any
 
 import psutil
 
+from runner.build import Prepared, prepare
 from runner.errors import AppError, LabError
-from runner.lab import Lab, Submission
+from runner.lab import Lab, Submission, app_of
 from runner.skew import skew_env
 from runner.stack import Program, Stack, tail_of
 from runner.stack.ports import HOST
@@ -81,6 +83,8 @@ class App:
         self._stack = stack
         self._lab = lab
         self._submission = submission
+        self._table = app_of(lab, submission.path)
+        self._prepared = Prepared(submission.path)
         self.service_env: Mapping[str, str] = {}
         self.peers: dict[str, Peer] = {}
         self.replicas: list[Replica] = []
@@ -89,14 +93,14 @@ class App:
 
     def lay_out(self) -> None:
         """Choose the port of each replica and extra process, before anything starts."""
-        app = self._lab.app
+        app = self._table
         for n in range(1, app.replicas + 1):
             self.replicas.append(Replica(f"app-{n}", n, self._stack.free_port()))
         for kind, extra in app.extra.items():
             for n in range(1, extra.replicas + 1):
                 self.extras.append(Replica(f"{kind}-{n}", n, self._stack.free_port() if extra.ready else None))
         ports = [replica.port for replica in (*self.replicas, *self.extras) if replica.port is not None]
-        self._stack.open(self._submission.path, self._lab.folder, ports)
+        self._stack.open(self._lab.folder, ports)
 
     def start_peers(self, seed: int) -> None:
         """Start the lab's peers; they need not be ready yet."""
@@ -128,28 +132,36 @@ class App:
                         raise LabError(f"the peer {name} {end}\n{tail_of(self._stack.log(name))}") from error
                 time.sleep(POLL_S)  # nothing tells us that a process listens
 
+    def prepare(self) -> None:
+        """Build the submission as it is now, and hand it to the stack. Raises AppError."""
+        self._table = app_of(self._lab, self._submission.path)
+        self._prepared = prepare(self._submission.path, self._table, self._stack.log("build"), backend=self._stack.backend)
+        self._stack.refresh(self._prepared.folder)
+
     def start(self) -> None:
         """Start all replicas and extra processes; they need not be ready yet."""
         for replica in self.replicas:
-            self._start_replica(replica, self._lab.app.command)
+            self._start_replica(replica, self._table.command)
         for replica in self.extras:
-            self._start_replica(replica, self._lab.app.extra[replica.name.rpartition("-")[0]].command)
+            self._start_replica(replica, self._table.extra[replica.name.rpartition("-")[0]].command)
 
     def _start_replica(self, replica: Replica, command: tuple[str, ...]) -> None:
-        env = {**self.service_env, "REPLICA": str(replica.number)}
+        env = {**self._prepared.env, **self.service_env, "REPLICA": str(replica.number)}
         if replica.port is not None:
             env["PORT"] = str(replica.port)
         for name, peer in self.peers.items():
             # The path says which replica calls: truth that needs no word of the app.
             env[f"{name.upper().replace('-', '_')}_URL"] = f"http://{HOST}:{peer.port}/{replica.name}"
-        if self._lab.app.skewable:
+        if self._table.skewable:
             env |= skew_env(self._stack.shims())
-        argv = [part.replace("{port}", str(replica.port)) for part in command]
-        self._stack.start_program(Program(replica.name, argv, self._submission.path, env))
+        if self._prepared.packages:
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(self._prepared.packages)]))  # the clock's shim first
+        argv = self._prepared.fill_in(command, replica.port)
+        self._stack.start_program(Program(replica.name, argv, self._prepared.folder, env))
 
     def await_ready(self) -> None:
         """Return when every replica has answered its readiness request. Raises AppError with the last log lines."""
-        app = self._lab.app
+        app = self._table
         for replica in self.replicas:
             self.await_replica(replica, app.ready)
         for replica in self.extras:
@@ -160,7 +172,7 @@ class App:
     def await_replica(self, replica: Replica, ready: str) -> None:
         """Return when one replica has answered `ready` ("GET /healthz") with a 2xx."""
         method, _, path = ready.partition(" ")
-        within_s = self._lab.app.ready_within_s
+        within_s = self._table.ready_within_s
         deadline = time.monotonic() + within_s
         seen = "no connection"
         while True:
@@ -230,7 +242,7 @@ class App:
             self.await_peers()
         for replica in self.replicas:
             if replica.name == name:
-                self.await_replica(replica, self._lab.app.ready)
+                self.await_replica(replica, self._table.ready)
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,6 @@ def build_parser() -> argparse.ArgumentParser:
         one.set_defaults(command=command)
         return one
 
-    def add_backend(one: argparse.ArgumentParser) -> None:
-        about = (
-            "where it runs: docker, embedded (child processes of this machine), or auto: docker when it is prepared (default; LABS_BACKEND overrides)"
-        )
-        one.add_argument("--backend", choices=BACKENDS, default=os.environ.get("LABS_BACKEND", "auto"), help=about)
-
     def add_run_options(one: argparse.ArgumentParser) -> None:
         one.add_argument("--submission", help=SUBMISSION_HELP)
         one.add_argument("--seed", type=int, help="repeat the random choices of an earlier run")
@@ -83,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--keep", action="store_true", help="leave everything up after the checks, until Ctrl-C, and print the addresses")
     run.add_argument("--brief", action="store_true", help="no advice on what to do next")
     run.add_argument("--run-folder", type=Path, metavar="FOLDER", help="where report, history and logs go (default: .labs/runs/<time>-<lab>)")
+    run.add_argument("--await-go", action="store_true", help="start all but the app, then wait for a line on the standard input (for `labs watch`)")
     run.add_argument("--demonstrate", action="store_true", help="exit 0 when the untouched starter FAILs: that is the incident")
 
     listing = add("list", list_labs, "List the labs by stage and topic, and where you stand.")
@@ -146,11 +141,21 @@ def read_shard(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is no part, such as 1/2") from None
 
 
+def add_backend(one: argparse.ArgumentParser) -> None:
+    """Where a command runs what it runs."""
+    about = "where it runs: docker, embedded (child processes of this machine), or auto: docker when it is prepared (default; LABS_BACKEND overrides)"
+    one.add_argument("--backend", choices=BACKENDS, default=os.environ.get("LABS_BACKEND", "auto"), help=about)
+
+
 def add_learning(add: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
     """The commands around a learner's own version."""
     hint = add("hint", show_hint, "Show the next of a lab's three hints.")
     hint.add_argument("name", help="the lab")
     hint.add_argument("--reset", action="store_true", help="forget which hints were shown")
+
+    eye = add("watch", watch_lab, "Judge your version again at each save, with the next run's servers up already.")
+    eye.add_argument("name", help="the lab")
+    add_backend(eye)
 
     begin = add("reset", reset_lab, "Begin a lab anew: the starter in the place of your version, which is kept.")
     begin.add_argument("name", help="the lab")
@@ -184,6 +189,7 @@ def run_lab(arguments: argparse.Namespace) -> int:
             is_brief=arguments.brief,
             is_demonstration=arguments.demonstrate,
             backend=arguments.backend,
+            awaits_go=arguments.await_go,
         )
     )
 
@@ -236,6 +242,14 @@ def show_hint(arguments: argparse.Namespace) -> int:
 
     print(next_hint(find_lab(arguments.name), reset=arguments.reset))
     return 0
+
+
+def watch_lab(arguments: argparse.Namespace) -> int:
+    """`labs watch`."""
+    from runner.lab import find_lab
+    from runner.watch import watch
+
+    return watch(find_lab(arguments.name), arguments.backend)
 
 
 def reset_lab(arguments: argparse.Namespace) -> int:

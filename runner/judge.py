@@ -30,6 +30,7 @@ class Order:
     is_brief: bool = False
     is_demonstration: bool = False
     backend: str = "auto"
+    awaits_go: bool = False
 
 
 class Listener:
@@ -114,7 +115,7 @@ def pytest_arguments(lab: Lab, submission: Submission, order: Order) -> list[str
         str(find_root() / "pyproject.toml"),
     ]
     arguments += ["-o", "addopts=", "-o", "filterwarnings=", "-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "labs"]
-    arguments += [f"--seed={order.seed}"] * (order.seed is not None) + ["--keep"] * order.is_kept
+    arguments += [f"--seed={order.seed}"] * (order.seed is not None) + ["--keep"] * order.is_kept + ["--await-go"] * order.awaits_go
     return arguments
 
 

@@ -1,27 +1,34 @@
-"""Finds labs and submissions, and reads lab.toml."""
+"""Finds labs and submissions, and reads lab.toml and a submission's app.toml."""
 
 import os
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
 from runner.checkout import all_lab_folders, find_root, shown_path
 from runner.complaint import describe, describe_syntax, did_you_mean
 from runner.errors import LabError, MachineError
-from runner.tables import KEBAB, TABLES, LabTable
+from runner.tables import KEBAB, OWN_TABLES, TABLES, AppTable, LabTable, OwnTable, Table
+
+OWN_FILE = "app.toml"
+OUT = "{out}"  # in a command: the folder that a build fills
+
+AnyTable = TypeVar("AnyTable", bound=Table)
 
 __all__ = [
     "Lab",
     "Submission",
     "all_lab_folders",
     "all_labs",
+    "app_of",
     "check_submission",
     "copy_starter",
     "files_of",
@@ -56,29 +63,36 @@ class Lab(LabTable):
         return "\n".join(self.kafka.topics) if service == "kafka" and self.kafka else ""
 
 
-def known_keys(tables: Sequence[str]) -> list[str]:
-    """The keys that a table of lab.toml may have; none for one that we do not know."""
-    model = next((m for pattern, m in TABLES.items() if fnmatchcase(".".join(tables), pattern)), None)
+def known_keys(models: Mapping[str, type[Table]], tables: Sequence[str]) -> list[str]:
+    """The keys that a table of such a file may have; none for one that we do not know."""
+    model = next((m for pattern, m in models.items() if fnmatchcase(".".join(tables), pattern)), None)
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
+
+
+def read_table(path: Path, whole: type[AnyTable], models: Mapping[str, type[Table]], problems: Sequence[str], context: object, hint: str) -> AnyTable:
+    """Read and check a file. Raises LabError that lists every problem with its line, after those known before."""
+    found = list(problems)
+    table = None
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = whole.model_validate(tomllib.loads(text), context=context)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"{shown_path(path)} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        found.append(describe_syntax(text, error))
+    except ValidationError as error:
+        found += [describe(text, problem, partial(known_keys, models)) for problem in error.errors()]
+    if table is None or found:
+        count = f"{len(found)} problem{'s' * (len(found) > 1)}"
+        lines = "\n".join(f"  {problem}" for problem in found)
+        raise LabError(f"{shown_path(path)} has {count}\n{lines}", hint)
+    return table
 
 
 def read_lab(folder: Path) -> Lab:
     """Read and check lab.toml. Raises LabError that lists every problem with its line."""
-    path = folder / "lab.toml"
     problems = [] if KEBAB.fullmatch(folder.name) else [f"the folder's name {folder.name!r} is not kebab-case"]
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = LabTable.model_validate(tomllib.loads(text), context=folder)
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"{shown_path(path)} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        problems.append(describe_syntax(text, error))
-    except ValidationError as error:
-        problems += [describe(text, problem, known_keys) for problem in error.errors()]
-    if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise LabError(f"{shown_path(path)} has {count}\n{lines}", "docs/design.md shows what a lab.toml holds")
+    table = read_table(folder / "lab.toml", LabTable, TABLES, problems, folder, "docs/design.md shows what a lab.toml holds")
     return Lab.model_construct(folder=folder, **dict(table))
 
 
@@ -145,16 +159,33 @@ def name_submission(lab: Lab, text: str) -> Submission:
 
 
 def check_submission(lab: Lab, submission: Submission) -> None:
-    """Raises LabError when the folder is empty, or has not the files that the lab's commands run."""
+    """Raises LabError when the folder is empty, its app.toml is wrong, or it has not the files that the commands run."""
     path = submission.path
     if not any(path.iterdir()):
         raise LabError(f"the submission {shown_path(path)} is empty", f"start from {shown_path(lab.folder / 'starter')}")
-    for command in (lab.app.command, *(extra.command for extra in lab.app.extra.values())):
+    app = app_of(lab, path)
+    # What a build leaves is not there yet.
+    for command in [app.build] if app.build else [app.command, *(extra.command for extra in app.extra.values())]:
         for file in files_of(command):
             if not (path / file).exists() and not (path / file.removesuffix(".py") / "__init__.py").exists():
                 seen = ", ".join(sorted(p.name for p in path.iterdir())[:10])
                 message = f"the submission {shown_path(path)} has no {file}, which `{' '.join(command)}` runs; it has {seen}"
                 raise LabError(message, "is it the right folder?")
+
+
+def app_of(lab: Lab, folder: Path) -> AppTable:
+    """How a submission is built and runs: as lab.toml says, but for what its own app.toml says. Raises LabError that lists every problem of that."""
+    app, path = lab.app, folder / OWN_FILE
+    if path.is_file():
+        own = read_table(path, OwnTable, OWN_TABLES, [], tuple(app.extra), "docs/any-language.md shows what an app.toml holds")
+        extra = {name: table.model_copy(update=dict(own.extra.get(name, ()))) for name, table in app.extra.items()}
+        build = own.build if own.command else own.build or app.build  # the lab's build is for the lab's command
+        app = app.model_copy(update={"command": own.command or app.command, "build": build, "extra": extra})
+    for command in (app.command, *(one.command for one in app.extra.values())):
+        if not app.build and any(OUT in word for word in command):
+            shown = shown_path(path if path.is_file() else lab.folder / "lab.toml")
+            raise LabError(f"{shown}: `{' '.join(command)}` runs what a build leaves in {OUT}, and there is no `build`", "say how it is built")
+    return app
 
 
 def files_of(command: Sequence[str]) -> Iterator[str]:

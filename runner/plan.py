@@ -66,9 +66,7 @@ def changed_files(revision: str) -> list[str]:
             raise LabError(f"git cannot be run: {error}", "--changed asks it what differs") from error
         if done.returncode:
             first = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
-            raise LabError(
-                f"git does not know what has changed since {revision!r}: {first}", "is it a commit, and fetched? CI often has one only"
-            )
+            raise LabError(f"git does not know what has changed since {revision!r}: {first}", "is it a commit, and fetched? CI often has one only")
         found += done.stdout.splitlines()
     return found
 

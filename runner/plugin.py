@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     default = os.environ.get("LABS_BACKEND", "auto")
     group.addoption("--backend", choices=BACKENDS, default=default, help="where it runs: auto (docker when it is prepared), docker or embedded")
     group.addoption("--keep", action="store_true", help="leave everything up after the checks until Ctrl-C")
+    group.addoption("--await-go", action="store_true", help="start all but the app, then wait for a line on the standard input")
     group.addoption("--narrate", action="store_true", help="print what happens while it happens")
     group.addoption("--run-folder", type=Path, default=None, help="where to write the report and logs (default: .labs/runs/<time>-<lab>)")
 
@@ -55,7 +57,10 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
     run.is_narrated = config.getoption("--narrate")
     judge.runs[request.node.nodeid] = run
     try:
-        run.start()
+        run.warm_up()
+        if config.getoption("--await-go"):
+            await_go()
+        run.start_app()
         yield run
         run.save_ledgers()
         if config.getoption("--keep"):
@@ -142,6 +147,12 @@ class Judge:
         for report in self.reports:
             terminalreporter.section(f"verdict of {report.lab}")
             print_verdict(report, terminalreporter.write_line)
+
+
+def await_go() -> None:
+    """Return when a line comes in; whoever closes the input instead wants no verdict."""
+    if not sys.stdin.readline():
+        raise KeyboardInterrupt
 
 
 def asks_for_the_lab(item: pytest.Function) -> bool:

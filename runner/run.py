@@ -46,6 +46,11 @@ class Run:
 
     def start(self, *, with_load: bool = True) -> None:
         """Start services, peers, the app and the load generator, side by side where they do not need each other."""
+        self.warm_up(with_load=with_load)
+        self.start_app()
+
+    def warm_up(self, *, with_load: bool = True) -> None:
+        """Start all but the app."""
         self.children = Children()
         self._data = Path(tempfile.mkdtemp(prefix="labs-"))
         self.children.own(self._data)
@@ -53,10 +58,14 @@ class Run:
         self.app = App(self.stack, self.lab, self.submission)
         self.app.lay_out()
         self.app.start_peers(self.seed)
-        self.app.service_env = self._start_services()
-        self.app.start()
         if with_load:
             self._idle = LoadProcess(self.children, "load", self.folder / "load.log")
+        self.app.service_env = self._start_services()
+
+    def start_app(self) -> None:
+        """Start the app as it is now, and return when everything is ready."""
+        self.app.prepare()
+        self.app.start()
         self.app.await_peers()
         self.app.await_ready()
         self.mark("app ready")

@@ -1,4 +1,4 @@
-"""The tables of lab.toml as frozen models: what may stand there, and the words for what may not."""
+"""The tables of lab.toml and app.toml as frozen models: what may stand there, and the words for what may not."""
 
 import re
 from pathlib import Path
@@ -85,7 +85,7 @@ ProcessName = Annotated[str, AfterValidator(check_process_name)]
 
 
 class Table(BaseModel):
-    """A table of lab.toml: frozen, nothing coerced, and without keys that we do not know."""
+    """A table of such a file: frozen, nothing coerced, and without keys that we do not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -99,14 +99,40 @@ class ExtraTable(Table):
 
 
 class AppTable(Table):
-    """How a submission runs. With `skewable` the scenario can shift a replica's clock."""
+    """How a submission is built, if it is, and runs. With `skewable` the scenario can shift a replica's clock."""
 
     command: Command
+    build: Command | None = None
     replicas: Replicas = 1
     ready: Ready = "GET /healthz"
     ready_within_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     skewable: bool = False
     extra: dict[ProcessName, ExtraTable] = {}
+
+
+class OwnExtraTable(Table):
+    """How a submission runs one of the lab's further processes."""
+
+    command: Command
+
+
+class OwnTable(Table):
+    """The whole of app.toml, by which a submission is built and runs in another way than lab.toml says."""
+
+    command: Command | None = None
+    build: Command | None = None
+    extra: dict[str, OwnExtraTable] = {}
+
+    @field_validator("extra")
+    @classmethod
+    def check_extra(cls, extra: dict[str, OwnExtraTable], info: ValidationInfo) -> dict[str, OwnExtraTable]:
+        """The lab has them: a submission adds no process."""
+        known = info.context if isinstance(info.context, tuple) else ()
+        for name in extra:
+            if name not in known:
+                has = f"has {', '.join(known)}" if known else "has none"
+                raise ValueError(f"the lab has no further process called {name!r}: it {has}{did_you_mean(name, known)}")
+        return extra
 
 
 class MysqlTable(Table):
@@ -184,3 +210,4 @@ TABLES: dict[str, type[Table]] = {
     "": LabTable, "app": AppTable, "app.extra.*": ExtraTable, "mysql": MysqlTable, "kafka": KafkaTable,
     "peers.*": PeerTable, "starter": StarterTable, "wrong.*": WrongTable,
 }  # fmt: skip
+OWN_TABLES: dict[str, type[Table]] = {"": OwnTable, "extra.*": OwnExtraTable}

@@ -63,7 +63,7 @@ def test_a_start_that_fails_at_once_leaves_nothing(temporary: Path, tmp_path: Pa
     def refuse() -> None:
         raise MachineError("no cache here")
 
-    monkeypatch.setattr("runner.run.Cache", refuse)
+    monkeypatch.setattr("runner.stack.provision.Cache", refuse)
     one = Run(read_lab(FOLDER), Submission("solution", FOLDER / "solution", "solution"), tmp_path, SEED)
     with pytest.raises(MachineError, match="no cache here"):
         one.start()

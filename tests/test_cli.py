@@ -12,7 +12,7 @@ from runner.cli import build_parser, main
 if TYPE_CHECKING:
     from conftest import Kit
 
-COMMANDS = {"images", "compare", "reset", "solution", "debrief", "next", "run", "list", "verify", "load", "hint", "tour", "new", "doctor"}
+COMMANDS = {"watch", "images", "compare", "reset", "solution", "debrief", "next", "run", "list", "verify", "load", "hint", "tour", "new", "doctor"}
 
 
 def test_help_names_every_command_and_its_purpose(capsys: pytest.CaptureFixture[str]) -> None:

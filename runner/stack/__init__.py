@@ -37,8 +37,11 @@ class Stack(Protocol):
     backend: str
     host: str
 
-    def open(self, submission: Path, lab: Path, app_ports: Sequence[int]) -> None:
-        """Called once, first: whose code it will be, and on which ports the app's processes will listen."""
+    def open(self, lab: Path, app_ports: Sequence[int]) -> None:
+        """Called once, first: which lab it is, and on which ports the app's processes will listen."""
+
+    def refresh(self, submission: Path) -> None:
+        """Called right before the app starts: the submission may have changed since `open`."""
 
     def start_services(self, names: Sequence[str]) -> None:
         """Start real servers and return when each has answered a real operation."""

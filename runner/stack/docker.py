@@ -78,7 +78,7 @@ class DockerStack:
 
     # The layout of a run.
 
-    def open(self, submission: Path, lab: Path, app_ports: Sequence[int]) -> None:
+    def open(self, lab: Path, app_ports: Sequence[int]) -> None:
         """Make the run's network and its gate; from here on everything is removed, whatever ends us."""
         self._children.at_end([sys.executable, "-m", "runner.stack.sweep", self.run], {**engine_environment(), "PYTHONPATH": str(ROOT)})
         self._events = self._api.events(filters={"label": f"{RUN_LABEL}={self.run}", "event": "die"}, decode=True)
@@ -93,22 +93,26 @@ class DockerStack:
             options={"com.docker.network.bridge.enable_ip_masquerade": "false"},
             check_duplicate=True,
         )
-        self._gate = self._pool.submit(self._start_gate, submission, lab)
+        self._gate = self._pool.submit(self._start_gate, lab)
 
-    def _start_gate(self, submission: Path, lab: Path) -> None:
+    def refresh(self, submission: Path) -> None:
+        """Copy the submission in. Raises AppError when it is too large."""
         try:
             app = pack({"submission": submission, "shims": ROOT / "runner" / "shims"})
-            kit = pack({"lab": lab, "runner": ROOT / "runner"})
         except (OSError, TooLargeError) as error:
             raise AppError(f"the submission cannot be copied: {error}", hint="it should hold the app's code and nothing else") from error
+        assert self._gate is not None
+        self._gate.result()
+        self._api.put_archive(self._ids[GATE], SUBMISSION, app)
+
+    def _start_gate(self, lab: Path) -> None:
         self._create(
             GATE,
             ["sh", "-c", f"{NFT} '{CLOSED}' && exec sleep infinity"],
             {"published": self._app_ports, "user": "0", "writable": True, "caps": ["NET_ADMIN"], "sysctls": SYSCTLS},
             "gate",
         )
-        self._api.put_archive(self._ids[GATE], SUBMISSION, app)
-        self._api.put_archive(self._ids[GATE], LAB, kit)
+        self._api.put_archive(self._ids[GATE], LAB, pack({"lab": lab, "runner": ROOT / "runner"}))
         self._api.start(self._ids[GATE])
 
     def _create(self, name: str, argv: Sequence[str], options: Mapping[str, Any], role: str) -> None:

@@ -69,8 +69,11 @@ class EmbeddedStack:
         """Where the kit reaches a service, with the kit's credentials."""
         return self._addresses[service]
 
-    def open(self, submission: Path, lab: Path, app_ports: Sequence[int]) -> None:
+    def open(self, lab: Path, app_ports: Sequence[int]) -> None:
         """Nothing to prepare: programs run where they lie."""
+
+    def refresh(self, submission: Path) -> None:
+        """Programs run where they lie."""
 
     def free_port(self) -> int:
         """A port that nothing else gets until the run ends."""

@@ -37,8 +37,9 @@ def stack(images: None, untouched: None, tmp_path: Path) -> Iterator[DockerStack
     (folder / "app.py").write_text("import signal\nprint('here', flush=True)\nsignal.pause()\n")
     one = DockerStack(choice.client, Children(), tmp_path)
     try:
-        one.open(folder, folder, [one.free_port()])
+        one.open(folder, [one.free_port()])
         one.start_services(SERVICES)
+        one.refresh(folder)
         yield one
     finally:
         one.stop()

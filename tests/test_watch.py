@@ -1,0 +1,119 @@
+"""`labs watch`: a verdict at each save."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from runner.watch import describe_change, snapshot, worst_values
+
+if TYPE_CHECKING:
+    from conftest import Kit
+
+
+class Watching:
+    """`labs watch hits` on a terminal of its own: what it has printed, and its keys."""
+
+    def __init__(self, kit: "Kit") -> None:
+        self.terminal, theirs = pty.openpty()
+        argv = [sys.executable, "-m", "runner", "watch", "hits"]
+        self.process = subprocess.Popen(argv, cwd=kit.root, env=kit.environment, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        os.close(theirs)
+        self.text = ""
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
+
+    def read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.text += line.decode()
+
+    def press(self, key: str) -> None:
+        os.write(self.terminal, key.encode())
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        os.close(self.terminal)
+
+
+@pytest.fixture
+def watching(kit: "Kit") -> Iterator[Watching]:
+    one = Watching(kit)
+    yield one
+    one.end()
+
+
+def is_warm(kit: "Kit", runs: int) -> Callable[[], bool]:
+    """Whether the run after `runs` judged ones stands ready."""
+    folder = kit.root / ".labs" / "runs"
+    return lambda: folder.is_dir() and len(list(folder.iterdir())) == runs + 1
+
+
+def test_each_save_is_judged_and_what_changed_is_said(watching: Watching, kit: "Kit", eventually: Callable[..., Any]) -> None:
+    eventually(lambda: "save to judge it" in watching.text, "the greeting")
+    eventually(is_warm(kit, 0), "the first warm run")
+    mine = kit.root / "my" / "hits" / "app.py"
+    mine.write_text(mine.read_text() + "\n# saved\n")
+    eventually(lambda: "FAIL  hits   mine" in watching.text and "watching my/hits/   h hint" in watching.text, "the verdict of the starter", 30)
+    eventually(is_warm(kit, 1), "the second warm run")
+    mine.write_text((kit.lab("hits") / "solution" / "app.py").read_text())
+    eventually(lambda: "PASS  hits   mine" in watching.text, "the verdict of the solution", 30)
+    eventually(lambda: "every hit is counted: FAIL -> PASS\n  hits counted: 10 -> 20 (at least 20)" in watching.text, "what changed")
+    watching.press("d")
+    eventually(lambda: "+++ my/hits/app.py" in watching.text, "the diff")
+    watching.press("r")
+    eventually(lambda: watching.text.count("PASS  hits   mine") == 2, "the verdict again", 30)
+    watching.press("q")
+    assert watching.process.wait(30) == 0
+
+
+def test_ctrl_c_ends_it(watching: Watching, kit: "Kit", eventually: Callable[..., Any], processes: Callable[[], list[psutil.Process]]) -> None:
+    eventually(is_warm(kit, 0), "the first warm run")
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.process.wait(30) == 0, "nothing was judged"
+    eventually(lambda: not processes(), "the end of all it started")
+
+
+def test_a_killed_watcher_leaves_nothing(
+    kit: "Kit", watching: Watching, eventually: Callable[..., Any], processes: Callable[[], list[psutil.Process]]
+) -> None:
+    eventually(is_warm(kit, 0), "the first warm run")
+    watching.process.kill()
+    watching.process.wait()
+    eventually(lambda: not processes(), "the end of all it started")
+
+
+def check(outcome: str, **values: float) -> dict[str, Any]:
+    comparisons = [{"what": what, "value": value, "limit": 2.0, "is_upper": True} for what, value in values.items()]
+    return {"name": "test_a_thing", "outcome": outcome, "comparisons": comparisons}
+
+
+def test_what_changed() -> None:
+    before, after = {"checks": [check("FAIL", loads=14, age=1.0)]}, {"checks": [check("PASS", loads=1, age=1.0001)]}
+    assert list(describe_change(before, after)) == ["since the last run", "  a thing: FAIL -> PASS", "  loads: 14 -> 1 (at most 2)"]
+    assert list(describe_change(after, after)) == []
+    assert list(describe_change({"checks": []}, after)) == []
+
+
+def test_the_worst_of_several_values_counts() -> None:
+    one = check("PASS", loads=1)
+    one["comparisons"] += check("PASS", loads=2)["comparisons"]
+    assert worst_values(one) == {"loads": (2, "at most 2")}
+
+
+def test_a_file_that_is_replaced_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("x")
+    assert list(snapshot(tmp_path)) == ["app.py"]
+    assert snapshot(tmp_path / "gone") == {}
