@@ -89,6 +89,7 @@ class App:
         self.peers: dict[str, Peer] = {}
         self.replicas: list[Replica] = []
         self.extras: list[Replica] = []
+        self.wires: dict[str, int] = {}  # service or peer -> the port at which the app finds it
         self._killed: set[str] = set()
 
     def lay_out(self) -> None:
@@ -100,6 +101,7 @@ class App:
             for n in range(1, extra.replicas + 1):
                 self.extras.append(Replica(f"{kind}-{n}", n, self._stack.free_port() if extra.ready else None))
         ports = [replica.port for replica in (*self.replicas, *self.extras) if replica.port is not None]
+        self.wires = {name: self._stack.free_port() for name in self._lab.wires}
         self._stack.open(self._lab.folder, ports)
 
     def start_peers(self, seed: int) -> None:
@@ -115,7 +117,8 @@ class App:
                 "PYTHONPATH": str(Path(__file__).parent.parent),
             }
             named = {"PORT": ports[0], "CONTROL_PORT": ports[1]}
-            self._stack.start_program(Program(name, peer.command, self._lab.folder, env, named, "peer"))
+            public = () if name in self.wires else ("PORT",)
+            self._stack.start_program(Program(name, peer.command, self._lab.folder, env, named, "peer", public))
 
     def await_peers(self) -> None:
         """Return when each peer has answered. Raises LabError: a peer is the lab's own code."""
@@ -151,7 +154,7 @@ class App:
             env["PORT"] = str(replica.port)
         for name, peer in self.peers.items():
             # The path says which replica calls: truth that needs no word of the app.
-            env[f"{name.upper().replace('-', '_')}_URL"] = f"http://{HOST}:{peer.port}/{replica.name}"
+            env[f"{name.upper().replace('-', '_')}_URL"] = f"http://{HOST}:{self.wires.get(name, peer.port)}/{replica.name}"
         if self._table.skewable:
             env |= skew_env(self._stack.shims())
         if self._prepared.packages:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
@@ -21,6 +22,7 @@ from runner.services import SERVICES, connect_mysql, connect_redis
 from runner.skew import WITHIN_S
 from runner.stack import Address, Stack
 from runner.verdict import Comparison
+from runner.wire import ProxyControl, Wire, await_proxy, start_proxy
 
 CPU_WAIT_LIMIT = 0.4
 
@@ -41,6 +43,7 @@ class Run:
         self.events: list[dict[str, Any]] = []
         self.is_narrated = False
         self._idle: LoadProcess | None = None
+        self._proxy: ProxyControl | None = None
         self._accounts: dict[str, str] = {}  # service -> the app's password
         self._waited_until_ns = 0
 
@@ -60,6 +63,10 @@ class Run:
         self.app.start_peers(self.seed)
         if with_load:
             self._idle = LoadProcess(self.children, "load", self.folder / "load.log")
+        wires = {name: port for name, port in self.app.wires.items() if name in self.lab.services}
+        self.stack.choose_addresses(self.lab.services, wires)
+        if self.app.wires:
+            self._proxy = start_proxy(self.stack, self.lab, self.app, self.seed)
         self.app.service_env = self._start_services()
 
     def start_app(self) -> None:
@@ -67,6 +74,8 @@ class Run:
         self.app.prepare()
         self.app.start()
         self.app.await_peers()
+        if self._proxy is not None:
+            await_proxy(self.stack, self._proxy)
         self.app.await_ready()
         self.mark("app ready")
 
@@ -88,7 +97,7 @@ class Run:
             address, password = self.stack.address(name), token_urlsafe(18)
             SERVICES[name].prepare(address, password, self.lab.schema_of(name))
             self._accounts[name] = password
-            env |= SERVICES[name].app_env(address, password)
+            env |= SERVICES[name].app_env(replace(address, port=self.app.wires.get(name, address.port)), password)
         return env
 
     def save_ledgers(self) -> None:
@@ -154,6 +163,12 @@ class Run:
         if not self.loads:
             return 0.0
         return (max(self._waited_until_ns, *(load.end_ns for load in self.loads)) - self.loads[0].start_ns) / 1e9
+
+    def wire(self, name: str) -> Wire:
+        """The connections of the app's processes to a service or peer among the lab's `wires`, where they can be hurt."""
+        if self._proxy is None or name not in self.app.wires:
+            raise LabError(f"the lab has no wire {name!r}", hint=f"`wires` in lab.toml has {', '.join(self.lab.wires) or 'none'}")
+        return Wire(name, self._proxy)
 
     def peer(self, name: str) -> Peer:
         """A peer's control address."""

@@ -194,8 +194,19 @@ class LabTable(Table):
     mysql: MysqlTable | None = None
     kafka: KafkaTable | None = None
     peers: dict[ProcessName, PeerTable] = {}
+    wires: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(check_distinct)] = ()
     starter: StarterTable
     wrong: dict[Annotated[str, AfterValidator(check_name)], WrongTable] = {}
+
+    @field_validator("wires")
+    @classmethod
+    def check_wires(cls, wires: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """A wire leads to a service or a peer."""
+        ends = (*info.data.get("services", ()), *info.data.get("peers", ()))
+        for name in wires:
+            if name not in ends:
+                raise ValueError(f"no service or peer is called {name!r}{did_you_mean(name, ends)}")
+        return wires
 
     @field_validator("mysql", "kafka")
     @classmethod

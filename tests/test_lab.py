@@ -157,6 +157,7 @@ def test_a_lab_cannot_be_changed(stampede: Lab) -> None:
             '"mysql", "kafka", "mongo"',
             "line 8: services: there is no service 'mongo'; there are redis, mysql, kafka",
         ),
+        ('"kafka"]', '"kafka"]\nwires = ["redis", "catalogue"]', "line 9: wires: no service or peer is called 'catalogue'; did you mean catalog"),
         ('"mysql", "kafka"', '"kafka"', "line 18: mysql: this table needs 'mysql' among `services`"),
         ('"schema.sql"', '"other.sql"', "line 19: [mysql] schema: the lab's folder has no file 'other.sql'"),
         ('"schema.sql"', '"../cache-stampede/schema.sql"', "line 19: [mysql] schema: the lab's folder has no file '../"),

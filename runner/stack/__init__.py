@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Protocol
+
+NO_WIRES: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,7 @@ class Address:
     port: int
     user: str = ""
     password: str = ""
+    advertised: int = 0  # the port that the server tells its clients, where that is another
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Program:
     env: Mapping[str, str]
     ports: Mapping[str, int] = field(default_factory=dict)
     role: Literal["app", "peer"] = "app"
+    public: Sequence[str] = ("PORT",)  # of a peer's ports those that the app may reach
 
 
 class Stack(Protocol):
@@ -43,8 +48,14 @@ class Stack(Protocol):
     def refresh(self, submission: Path) -> None:
         """Called right before the app starts: the submission may have changed since `open`."""
 
+    def choose_addresses(self, names: Sequence[str], wires: Mapping[str, int]) -> None:
+        """Decide where services will listen. `wires`: service -> the only port at which the app finds it. Raises LabError for an unknown one."""
+
     def start_services(self, names: Sequence[str]) -> None:
-        """Start real servers and return when each has answered a real operation."""
+        """Start real servers and return when each has answered a real operation. Chooses addresses where none are chosen."""
+
+    def reach(self, name: str, port: int) -> str:
+        """`host:port` of a service or a peer as another peer must call it; `port` is the one that the kit knows."""
 
     def address(self, service: str) -> Address:
         """Where the kit reaches a service, with the kit's credentials."""

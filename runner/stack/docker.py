@@ -16,7 +16,7 @@ from runner.errors import AppError, LabError, MachineError
 from runner.images import image_env, tag_of
 from runner.owner import owner_of
 from runner.services import await_service
-from runner.stack import Address, Program, tail_of
+from runner.stack import NO_WIRES, Address, Program, tail_of
 from runner.stack.cargo import TooLargeError, pack
 from runner.stack.engine import compose_command
 from runner.stack.gate import CLOSED, SYSCTLS, Forward, rules
@@ -160,13 +160,19 @@ class DockerStack:
         )
         self._ids[name] = made["Id"]
 
-    def start_services(self, names: Sequence[str]) -> None:
-        """Start real servers side by side and return when each has answered a real operation."""
+    def choose_addresses(self, names: Sequence[str], wires: Mapping[str, int]) -> None:
+        """Decide at which ports of this machine services will be found."""
         for name in names:
             if name not in INNER_PORTS:
                 raise LabError(f"no service is called {name!r}", hint=f"the docker backend has {', '.join(INNER_PORTS)}")
-            self._addresses[name] = Address(self.host, self.free_port(), "root" if name == "mysql" else "", secrets.token_urlsafe(18))
-            self._forwards[name] = [(self._addresses[name].port, INNER_PORTS[name])]
+            user, password = "root" if name == "mysql" else "", secrets.token_urlsafe(18)
+            self._addresses[name] = Address(self.host, self.free_port(), user, password, wires.get(name, 0))
+            if name not in wires:
+                self._forwards[name] = [(self._addresses[name].port, INNER_PORTS[name])]
+
+    def start_services(self, names: Sequence[str]) -> None:
+        """Start real servers side by side and return when each has answered a real operation."""
+        self.choose_addresses([name for name in names if name not in self._addresses], NO_WIRES)
         if names:
             self._compose(names)
         for container in self._api.containers(filters={"label": f"{RUN_LABEL}={self.run}"}):
@@ -186,7 +192,7 @@ class DockerStack:
             address = self._addresses[name]
             env |= {f"LABS_{name.upper()}_PORT": str(address.port), f"LABS_{name.upper()}_PASSWORD": address.password}
             if name == "kafka":
-                env["LABS_KAFKA_ADVERTISED"] = f"{self.host}:{address.port}"
+                env["LABS_KAFKA_ADVERTISED"] = f"{self.host}:{address.advertised or address.port}"
         profiles = [part for name in names for part in ("--profile", name)]
         argv = [*compose_command(), "-f", str(COMPOSE_FILE), "-p", self.run, "--progress", "plain", *profiles]
         # By the guard, so that it does not outlive us and start what nobody removes.
@@ -199,7 +205,7 @@ class DockerStack:
     def start_program(self, program: Program) -> None:
         """Start a peer or a replica in a container; readiness is the caller's business."""
         if program.role == "peer":
-            self._forwards[program.name] = [(program.ports["PORT"], program.ports["PORT"])]
+            self._forwards[program.name] = [(program.ports[name], program.ports[name]) for name in program.public]
             env = {**program.env, "HOST": "0.0.0.0", "PYTHONPATH": LAB}  # noqa: S104 - in its container
             options: dict[str, Any] = {"env": env, "cwd": f"{LAB}/lab", "published": list(program.ports.values())}
         else:
@@ -247,6 +253,10 @@ class DockerStack:
             future.result()
 
     # What a run asks of any stack.
+
+    def reach(self, name: str, port: int) -> str:
+        """`host:port` of a service or a peer on the run's network."""
+        return f"{name}:{INNER_PORTS.get(name, port)}"
 
     def address(self, service: str) -> Address:
         """Where the kit reaches a service, with the kit's credentials."""

@@ -1,7 +1,7 @@
 """The embedded backend: real servers, peers and replicas as child processes on free loopback ports. Not a sandbox."""
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_urlsafe
@@ -13,7 +13,7 @@ from runner.errors import LabError, MachineError
 from runner.services import await_service
 from runner.shims.shift import shift
 from runner.skew import SHIMS
-from runner.stack import Address, Program
+from runner.stack import NO_WIRES, Address, Program
 from runner.stack.embedded_kafka import KafkaServer
 from runner.stack.embedded_mysql import MysqlServer
 from runner.stack.embedded_redis import RedisServer
@@ -40,18 +40,25 @@ class EmbeddedStack:
         self._starts: dict[str, Callable[[], Process]] = {}
         self._ports = Ports()
 
-    def start_services(self, names: Sequence[str]) -> None:
-        """Start real servers side by side and return when each has answered a real operation."""
+    def choose_addresses(self, names: Sequence[str], wires: Mapping[str, int]) -> None:
+        """Decide where services will listen."""
         for name in names:
             if name not in SERVERS:
                 raise LabError(f"no service is called {name!r}", hint=f"the embedded backend has {', '.join(SERVERS)}")
+            user = "root" if name == "mysql" else ""
+            self._addresses[name] = Address(HOST, self.free_port(), user, token_urlsafe(18), wires.get(name, 0))
+
+    def start_services(self, names: Sequence[str]) -> None:
+        """Start real servers side by side and return when each has answered a real operation."""
+        self.choose_addresses([name for name in names if name not in self._addresses], NO_WIRES)
+        for name in names:
             SERVERS[name]().fetch(self._cache)  # one after the other, and here: Ctrl-C reaches only this thread
         with ThreadPoolExecutor(max_workers=max(len(names), 1)) as pool:
             list(pool.map(self._start_service, names))
 
     def _start_service(self, name: str) -> None:
         server = SERVERS[name]()
-        address = Address(HOST, self.free_port(), "root" if name == "mysql" else "", token_urlsafe(18))
+        address = self._addresses[name]
         folder = self._data / name
         folder.mkdir()
 
@@ -60,10 +67,13 @@ class EmbeddedStack:
             env = {**clean_environment(folder), **launch.env}
             return self._children.spawn(name, launch.argv, env=env, cwd=folder, log=self.log(name))
 
-        self._addresses[name] = address
         self._starts[name] = start
         self._processes[name] = start()
         await_service(self, name)
+
+    def reach(self, name: str, port: int) -> str:  # noqa: ARG002 - all listen on this machine
+        """`host:port` of a service or a peer."""
+        return f"{HOST}:{port}"
 
     def address(self, service: str) -> Address:
         """Where the kit reaches a service, with the kit's credentials."""

@@ -222,6 +222,7 @@ def write_settings(folder: Path, address: Address) -> None:
     places = {
         "controller.quorum.voters": f"1@{controller}",
         "listeners": f"APP://{address.host}:{address.port},CONTROLLER://{controller}",
+        "advertised.listeners": f"APP://{address.host}:{address.advertised or address.port},CONTROLLER://{controller}",
         "log.dirs": str(folder / "data").replace("\\", "\\\\"),
     }
     (folder / "server.properties").write_text(SETTINGS + "".join(f"{key}={value}\n" for key, value in places.items()))

@@ -1,4 +1,4 @@
-"""Kafka ordering: twenty shops, two ingest replicas, two workers, a broker that stands still, ten orders that are stuck, a worker that dies."""
+"""Kafka ordering: twenty shops, two ingest replicas, two workers; a lost acknowledgement, a broker that stands still, stuck orders, a dead worker."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ class Rush:
 
     load: object
     stuck: set
+    lost_ns: int = 0
     paused_ns: int = 0
     resumed_ns: int = 0
     killed_ns: int = 0
@@ -39,7 +40,7 @@ class Rush:
 
 @pytest.fixture(scope="module")
 def rush(lab):
-    """560 events, during which Kafka stands still for a moment; ten orders are stuck until all others should be applied; then a worker dies."""
+    """560 events, meanwhile a lost acknowledgement and a still broker; ten orders are stuck until all others should be applied; a worker dies."""
     numbers = lab.random.sample(range(1000, 100_000), 82)
     hot, orders = [f"order-{n}" for n in numbers[:2]], [f"order-{n}" for n in numbers[2:]]
     sink, kafka = lab.peer("sink"), lab.address("kafka")
@@ -47,6 +48,10 @@ def rush(lab):
     sink.set(stuck=stuck)
     with lab.load(users=20, at_most_s=30, plan={"hot": hot, "orders": orders}) as load:
         run = Rush(load, set(stuck))
+        load.until(lambda: sum(topic_ends(kafka, "orders").values()) >= 60, "60 events in the topic")
+        lost = lab.wire("kafka").lose_reply(when="^Produce")
+        load.until(lost.fired, "an acknowledgement that can be lost")
+        run.lost_ns = lab.mark("the acknowledgement of an event is lost")
         load.until(lambda: sum(topic_ends(kafka, "orders").values()) >= 100, "100 events in the topic")
         lab.pause("kafka")
         run.paused_ns = lab.mark("Kafka stands still")
@@ -102,6 +107,19 @@ def test_an_answer_means_that_the_broker_has_it(rush, lab):
     lab.require(len(touched) >= 3, "no shop was waiting for an answer while Kafka stood still")
 
 
+def test_a_lost_acknowledgement_is_no_lost_event(rush, lab):
+    """When the broker has stored events and its acknowledgement is lost on the way, the shops that wait for it still get their 202.
+
+    Why: the producer takes the loss of an answer for the loss of the event, and does not ask again.
+    """
+    lab.require(rush.lost_ns, f"{rush.load.missed} did not come")
+    waiting = [r for r in rush.load.history if r.start_ns < rush.lost_ns < r.end_ns]
+    lab.require(waiting, "no shop was waiting when the acknowledgement was lost")
+    turned_away = [r for r in waiting if r.status not in (200, 202)]
+    seen = Counter(f"status {r.status}" for r in turned_away).most_common(2)
+    assert not turned_away, f"{len(turned_away)} of {len(waiting)} shops that were waiting got no 202: {seen}"
+
+
 def test_events_of_an_order_are_applied_in_order(rush, lab):
     """Each order's events reach the sink for the first time in the order in which they were accepted: 1, 2, 3, ...
 
@@ -142,7 +160,7 @@ def test_the_work_is_spread(rush, lab):
 
     Why: something on the way lets only one event through at a time, or every worker does all the work.
     """
-    writes = [c for c in rush.calls if c["method"] == "PUT" and c["end_ns"]]
+    writes = [c for c in rush.calls if c["method"] == "PUT" and c["end_ns"] and "version" in c]  # without one: its worker died as it sent it
     lab.require(len(writes) >= 200, f"only {len(writes)} writes reached the sink")
     peak = peak_keys(Section(c["order"], c["start_ns"], c["end_ns"]) for c in writes if c["order"] not in rush.stuck)
     lab.at_least(peak, 4, f"never more than {peak} orders were being written at once", "orders written at once")
