@@ -1,0 +1,1 @@
+"""Histories recorded elsewhere, judged as published: `pytest tests/conformance --vectors DIR`."""

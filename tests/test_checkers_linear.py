@@ -1,0 +1,453 @@
+"""Linearizability: agreement with brute force over the definition, right histories of a busy object, bounds, and what is drawn."""
+
+import math
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+
+from runner.checkers.diagram import draw_operations, draw_violation
+from runner.checkers.linear import NotLinearizable, check_linearizable
+from runner.checkers.models import cas_register, counter, key_value, lock, register, set_of
+from runner.checkers.operations import UNKNOWN, Action, Model, Operation
+from runner.checkers.orders import possible_orders
+from runner.checkers.search import search_order
+from runner.checkers.shrink import shrink_violation
+
+HISTORIES = 10_000
+MS = 1_000_000
+Ask = tuple[str, Any]  # kind and argument
+
+
+@dataclass(frozen=True)
+class Real:
+    """An object written a second time, as plainly as can be: what it answers is the truth that models and search are held against."""
+
+    model: Model
+    initial: Hashable
+    perform: Callable[[Any, str, Any], tuple[Hashable, Any]]
+    ask: Callable[[Random, int], Ask]
+    bare: tuple[str, ...] = ()  # kinds that may be answered by a bare acknowledgement
+
+    def accepts(self, operation: Operation, answer: object) -> bool:
+        return operation.return_ns is None or operation.result == answer or (operation.result is None and operation.kind in self.bare)
+
+
+def perform_value(state: Any, kind: str, argument: Any) -> tuple[Hashable, Any]:
+    if kind in ("read", "get"):
+        return state, state
+    if kind == "cas":
+        return (argument[1], True) if state == argument[0] else (state, False)
+    if kind == "append":
+        return (state or "") + argument, None
+    return (None, state is not None) if kind == "delete" else (argument, None)
+
+
+def perform_counter(state: int, kind: str, argument: Any) -> tuple[Hashable, Any]:
+    return (state, state) if kind == "read" else (state + argument, state + argument)
+
+
+def perform_lock(state: Any, kind: str, argument: Any) -> tuple[Hashable, Any]:
+    if kind == "acquire":
+        return (argument, True) if state is None else (state, False)
+    return (None, True) if state == argument else (state, False)
+
+
+def perform_set(state: frozenset[int], kind: str, argument: Any) -> tuple[Hashable, Any]:
+    if kind == "read":
+        return state, state
+    is_in = argument in state
+    if kind == "contains":
+        return state, is_in
+    return (state | {argument}, not is_in) if kind == "add" else (state - {argument}, is_in)
+
+
+def ask_any(asks: Sequence[Ask], random: Random, _: int) -> Ask:
+    return random.choice(asks)
+
+
+def ask_unique(random: Random, number: int) -> Ask:
+    return random.choice((("read", None), ("write", number)))
+
+
+WRITES: list[Ask] = [("read", None), ("read", None), ("write", 0), ("write", 1)]
+SWAPS: list[Ask] = [("cas", pair) for pair in ((0, 1), (1, 2), (2, 0), (None, 1))]
+TEXTS: list[Ask] = [("get", None), ("get", None), ("put", "a"), ("delete", None), ("append", "b"), ("cas", ("a", "b"))]
+ADDS: list[Ask] = [("read", None), ("read", None), ("add", 1), ("add", 2), ("add", -1)]
+HOLDS: list[Ask] = [(kind, holder) for kind in ("acquire", "release") for holder in "ab"]
+ELEMENTS: list[Ask] = [("read", None)] + [(kind, element) for kind in ("add", "remove", "contains") for element in (1, 2)]
+EMPTY: frozenset[int] = frozenset()
+REALS = [
+    Real(register(), None, perform_value, partial(ask_any, WRITES)),
+    Real(register(), None, perform_value, ask_unique),
+    Real(cas_register(), None, perform_value, partial(ask_any, WRITES + SWAPS)),
+    Real(key_value(), None, perform_value, partial(ask_any, TEXTS), bare=("delete",)),
+    Real(counter(), 0, perform_counter, partial(ask_any, ADDS), bare=("add",)),
+    Real(lock(), None, perform_lock, partial(ask_any, HOLDS)),
+    Real(set_of(), EMPTY, perform_set, partial(ask_any, ELEMENTS), bare=("add", "remove")),
+]
+
+
+def make_history(real: Real, random: Random, size: int) -> list[Operation]:
+    """Operations with answers that were right at a random moment of each, until up to two of them are bent, or their times moved."""
+    asked = []
+    for number in range(size):
+        call = random.randrange(12)
+        asked.append((random.uniform(call, call + random.choice((1, 3, 8))), call, *real.ask(random, number)))
+    state, operations = real.initial, []
+    for process, (moment, call, kind, argument) in enumerate(sorted(asked, key=lambda row: row[0])):
+        end: int | None = math.ceil(moment) + random.randrange(3)
+        is_unknown = random.random() < 0.2
+        if not is_unknown or random.random() < 0.5:
+            state, result = real.perform(state, kind, argument)
+        bare = kind in real.bare and random.random() < 0.5
+        operations.append(Operation(process, kind, argument, None if bare or is_unknown else result, call, None if is_unknown else end))
+    for _ in range(random.choice((0, 1, 2, 3))):
+        place = random.randrange(size)
+        one, other = operations[place], random.choice(operations)
+        may_be_none = one.kind in ("read", "get", *real.bare)
+        if random.random() < 0.7 and one.kind == other.kind and other.return_ns is not None and (may_be_none or other.result is not None):
+            operations[place] = replace(one, result=other.result)
+        elif isinstance(one.result, bool):
+            operations[place] = replace(one, result=not one.result)
+        elif one.return_ns is not None:
+            operations[place] = replace(one, call_ns=one.call_ns + 9, return_ns=one.return_ns + 9)
+    random.shuffle(operations)
+    return operations
+
+
+def is_explained(real: Real, operations: Sequence[Operation], extra: Sequence[Operation] = ()) -> bool:
+    """The definition, gone through: some order of all that was answered and some of the unknown, that respects time and the object.
+
+    Each of `extra` may happen too, at any moment up to its answer.
+    """
+    whole = [*operations, *extra]
+    starts = [operation.call_ns for operation in operations] + [-1] * len(extra)
+    ends = [math.inf if operation.return_ns is None else operation.return_ns for operation in whole]
+    must = {place for place, operation in enumerate(operations) if operation.return_ns is not None}
+
+    def can_follow(state: Hashable, left: frozenset[int]) -> bool:
+        if not must & left:
+            return True
+        for place in left:
+            if all(ends[other] >= starts[place] for other in must & left):
+                after, answer = real.perform(state, whole[place].kind, whole[place].argument)
+                gone = {place, *(other for other in left if other >= len(operations) and ends[other] < starts[place])}
+                if real.accepts(whole[place], answer) and can_follow(after, left - gone):
+                    return True
+        return False
+
+    return can_follow(real.initial, frozenset(range(len(whole))))
+
+
+def test_ten_thousand_small_histories_agree_with_brute_force() -> None:
+    random = Random(1993)
+    wrong = [0] * len(REALS)
+    for number in range(HISTORIES):
+        real = REALS[number % len(REALS)]
+        operations = make_history(real, random, random.choice((1, 3, 4, 5, 5, 6)))
+        is_right = is_explained(real, operations)
+        wrong[number % len(REALS)] += not is_right
+        found = check_linearizable(operations, real.model)
+        assert found.verdict == ("linearizable" if is_right else "not-linearizable"), operations
+        # The search alone too: a model's shortcut must not hide what it does.
+        assert search_order(real.model, operations).is_linearizable is is_right, operations
+    each = HISTORIES // len(REALS)
+    assert all(0.1 * each < count < 0.9 * each for count in wrong), wrong
+
+
+def test_what_is_shown_of_a_wrong_history_is_wrong_by_itself() -> None:
+    """The prefix is the smallest, the core of it fails whatever the others did, and its orders end where the answer does not fit."""
+    random = Random(2017)
+    seen = 0
+    for number in range(1400):
+        real = REALS[number % len(REALS)]
+        operations = make_history(real, random, random.randint(3, 6))
+        for violation in check_linearizable(operations, real.model).violations:
+            seen += 1
+            core = shrink_violation(violation)
+            prefix = [*core.shown, *core.left_out]
+            refused = core.refused
+            assert not is_explained(real, prefix)
+            assert is_explained(real, [o if o is not refused else replace(o, result=None, return_ns=None) for o in prefix]), operations
+            extra = core.left_out * 2 if len(core.left_out) < 3 else core.left_out  # they may have happened more than once
+            assert not is_explained(real, core.shown, extra), operations
+            assert any(operation is refused for operation in core.shown)
+            orders = possible_orders(core)
+            assert orders or not core.left_out, operations
+            if real.model.is_read(refused.action):
+                assert not any(order.fits for order in orders), operations
+            assert str(refused) in draw_violation(violation)
+    assert seen > 300
+
+
+def simulate(random: Random, clients: int, size: int, ask: Callable[[Random, int], Ask]) -> list[Operation]:
+    """A right register under load: every client waits for its answer; 3% of the operations stay unknown."""
+    free = [random.randrange(100) for _ in range(clients)]
+    asked = []
+    for number in range(size):
+        client = min(range(clients), key=free.__getitem__)
+        call = free[client]
+        end = call + random.randint(10, 200)
+        free[client] = end + random.randint(1, 30)
+        asked.append((random.uniform(call, end), client, call, end, *ask(random, number)))
+    state, operations = None, []
+    for _, client, call, end, kind, argument in sorted(asked):
+        state, result = perform_value(state, kind, argument)
+        operations.append(Operation(client, kind, argument, result, call, None if random.random() < 0.03 else end))
+    return operations
+
+
+@pytest.mark.parametrize("clients", [10, 20])
+@pytest.mark.parametrize(
+    ("model", "ask"), [(register(), ask_unique), (register(), partial(ask_any, WRITES)), (cas_register(), partial(ask_any, WRITES + SWAPS))]
+)
+def test_a_thousand_operations_on_one_key_are_decided(clients: int, model: Model, ask: Callable[[Random, int], Ask]) -> None:
+    found = check_linearizable(simulate(Random(7), clients, 1000, ask), model, at_most_s=60)
+    assert (found.verdict, found.operations) == ("linearizable", 1000)
+
+
+def test_one_stale_read_among_a_thousand_operations_is_found_and_drawn() -> None:
+    operations = simulate(Random(8), 20, 1000, ask_unique)
+    place = max(place for place, operation in enumerate(operations) if operation.kind == "read" and operation.return_ns)
+    old = next(o for o in reversed(operations) if o.kind == "read" and o.return_ns is not None and o.return_ns < operations[place].call_ns - 300)
+    operations[place] = replace(operations[place], result=old.result)
+    (violation,) = check_linearizable(operations, register()).violations
+    assert violation.refused is operations[place]
+    assert len(shrink_violation(violation).shown) <= 6
+
+
+def test_unique_writes_are_judged_alike_by_zones_and_by_search() -> None:
+    random = Random(1997)
+    answers = []
+    for _ in range(300):
+        operations = simulate(random, 4, 30, ask_unique)
+        for _ in range(random.randrange(3)):
+            place, other = random.randrange(30), random.choice(operations)
+            if operations[place].kind == "read":
+                operations[place] = replace(operations[place], result=other.result if other.kind == "read" else other.argument)
+        judged = register().shortcut(operations).is_linearizable
+        assert judged is search_order(register(), operations).is_linearizable
+        answers.append(judged)
+    assert answers.count(True) > 50 < answers.count(False)
+
+
+def hard_question() -> list[Operation]:
+    """Twenty-four even adds under way at once, and an odd number read meanwhile: 2^24 sums say no."""
+    adds = [Operation(bit, "add", 2 << bit, None, 0, 100) for bit in range(24)]
+    return [*adds, Operation("reader", "read", None, 1001, 0, 100)]
+
+
+def test_what_time_does_not_suffice_for_is_unknown() -> None:
+    before = time.monotonic()
+    found = check_linearizable(hard_question(), counter(), at_most_s=0.2)
+    assert found.verdict == "unknown"
+    assert not found.is_decided
+    assert not found.violations
+    assert str(found) == "not decided in time for 1 keys, such as None"
+    assert time.monotonic() - before < 5
+
+
+def test_a_key_without_an_answer_hides_no_violation_of_another() -> None:
+    hard = [replace(operation, key="hard") for operation in hard_question()]
+    wrong = [Operation(n, "add", 1, 1, 0, 10, "wrong") for n in range(30)]
+    found = check_linearizable([*hard, *wrong], counter(), at_most_s=0.2)
+    assert (found.verdict, found.undecided, [v.key for v in found.violations]) == ("not-linearizable", ("hard",), ["wrong"])
+
+
+def test_keys_do_not_touch_each_other() -> None:
+    def both(first: Hashable, second: Hashable) -> list[Operation]:
+        return [Operation(1, "write", 1, None, 0, 10, first), Operation(2, "read", None, None, 20, 30, second)]
+
+    assert check_linearizable(both("x", "y"), register()).verdict == "linearizable"
+    assert check_linearizable(both("x", "x"), register()).verdict == "not-linearizable"
+
+
+@pytest.mark.parametrize(("read_call", "is_right"), [(9, True), (10, True), (11, False)])
+def test_touching_ends_are_concurrent(read_call: int, *, is_right: bool) -> None:
+    operations = [Operation(1, "write", 1, None, 0, 10), Operation(2, "read", None, None, read_call, 30)]
+    assert search_order(register(), operations).is_linearizable is is_right
+    for model in (register(), cas_register()):
+        assert (check_linearizable(operations, model).violations == ()) is is_right
+
+
+def test_an_unknown_write_may_come_late_or_never_but_not_early() -> None:
+    write = Operation(1, "write", 1, None, 10, None)
+    reads = [Operation(2, "read", None, value, 20 * n, 20 * n + 9) for n, value in enumerate((None, 1), 1)]
+    for seen in ([write], [write, reads[0]], [write, *reads]):
+        assert check_linearizable(seen, register()).verdict == "linearizable"
+    early = Operation(2, "read", None, 1, 0, 5)
+    back = Operation(2, "read", None, None, 60, 65)
+    for wrong in ([write, early], [write, *reads, back]):
+        assert check_linearizable(wrong, register()).verdict == "not-linearizable"
+        assert search_order(register(), wrong).is_linearizable is False
+
+
+def test_of_equal_operations_the_one_that_can_wait_longer_waits() -> None:
+    adds = [Operation(n, "add", 1, None, 0, end) for n, end in enumerate((20, 40))]
+    reads = [Operation("reader", "read", None, 1, 0, 10), Operation("reader", "read", None, 1, 21, 30)]
+    assert search_order(counter(), [*adds, *reads]).is_linearizable
+    assert search_order(counter(), [*reversed(adds), *reads]).is_linearizable
+    assert search_order(counter(), [*adds, *reads, Operation("late", "read", None, 1, 41, 50)]).is_linearizable is False
+
+
+def test_nothing_is_linearizable() -> None:
+    assert check_linearizable([], register()).verdict == "linearizable"
+
+
+def test_broken_operations_are_named() -> None:
+    backwards = Operation(3, "write", 1, None, 10, 5)
+    with pytest.raises(ValueError, match=r"write\(1\) by 3 returns at 5 ns, before its call at 10 ns"):
+        check_linearizable([backwards], register())
+    twice = Operation(3, "write", 1, None, 0, 5)
+    with pytest.raises(ValueError, match="the same operation is there twice"):
+        check_linearizable([twice, twice], register())
+    unhashable = Operation(3, "put", ["a"], None, 0, 5)
+    with pytest.raises(ValueError, match=r"put\(\['a'\]\) by 3 of None: unhashable type: 'list'; make a list a tuple"):
+        check_linearizable([unhashable], key_value())
+
+
+@pytest.mark.parametrize("model", [register(), cas_register(), key_value(), counter(), lock(), set_of()])
+def test_an_operation_that_a_model_does_not_know_is_not_passed_over(model: Model) -> None:
+    """Not even where a shortcut of the model would have an answer without it."""
+    operations = [Operation(1, "swap", "a", None, 0, 5), Operation(1, "read", None, 7, 10, 15)]
+    with pytest.raises(ValueError, match="has no operation"):
+        check_linearizable(operations, model)
+
+
+def test_a_model_that_calls_a_change_a_read_is_named() -> None:
+    wrong = Model("broken", 0, lambda state, _: (state + 1,), is_read=lambda _: True)
+    with pytest.raises(ValueError, match="model broken: is_read"):
+        check_linearizable([Operation(1, "add", 1, None, 0, 5)], wrong)
+
+
+def test_an_author_writes_a_model_in_one_function() -> None:
+    """A stock that never falls below zero; and a die, that may show one of several things."""
+
+    def step(state: int, action: Action) -> tuple[int, ...]:
+        if action.kind == "take":
+            return (state - 1,) if state > 0 else ()
+        return (state,) if action.result in (state, UNKNOWN) else ()
+
+    stock = Model("stock", 1, step, is_read=lambda action: action.kind == "left")
+    one, two = (Operation(n, "take", None, True, 0, 10) for n in (1, 2))
+    assert check_linearizable([one], stock).verdict == "linearizable"
+    assert check_linearizable([one, two], stock).verdict == "not-linearizable"
+    die = Model("die", 0, lambda state, action: (1, 2, 3) if action.kind == "roll" else (state,) if state == action.result else ())
+    roll = Operation(1, "roll", None, None, 0, 10)
+    for shown in (1, 3, 4):
+        found = check_linearizable([roll, Operation(1, "look", None, shown, 20, 30)], die)
+        assert (found.verdict == "linearizable") is (shown < 4)
+
+
+def test_a_violation_is_one_line() -> None:
+    operations = [Operation(1, "write", 1, None, 0, 10, "x"), Operation(2, "read", None, 7, 20, 30, "x"), Operation(3, "read", None, 8, 40, 50, "x")]
+    found = check_linearizable(operations, register())
+    assert [str(violation) for violation in found.violations] == ["register x: no order of 2 operations explains read -> 7 by 2"]
+    assert str(found) == "not-linearizable: 3 operations, 1 keys wrong"
+
+
+def violation_of(operations: Sequence[Operation], model: Model) -> NotLinearizable:
+    (violation,) = check_linearizable(operations, model).violations
+    return violation
+
+
+def test_a_stale_read_is_drawn() -> None:
+    operations = [
+        Operation(1, "write", 1, None, 0, 10 * MS, "x"),
+        Operation(4, "read", None, 1, 12 * MS, 14 * MS, "x"),
+        Operation(2, "write", 2, None, 20 * MS, 31 * MS, "x"),
+        Operation(4, "write", 9, None, 22 * MS, None, "x"),
+        Operation(3, "read", None, 1, 40 * MS, 52 * MS, "x"),
+        Operation(3, "read", None, 2, 60 * MS, 61 * MS, "x"),
+    ]
+    assert draw_violation(violation_of(operations, register())).splitlines() == [
+        "register x is not linearizable: no order explains read -> 1 by 3",
+        "",
+        "      ms  0          10 20         31 40          52",
+        "client 1  |-write(1)-|",
+        "client 2                |-write(2)-|",
+        "client 3                              |-read -> 1-|   <-- no order explains this",
+        "",
+        "By their times, 1 came before 2, and 2 before 1.",
+        "Between its call and its answer the register can only have been 2 (or, after one that is not shown, 9):",
+        "  2: after write(1) by 1, then write(2) by 2",
+        "Not shown: 2 operations. No order would do even if each had happened often, at any moment up to its answer.",
+    ]
+
+
+def test_an_operation_without_an_answer_is_drawn_open() -> None:
+    operations = [
+        Operation(1, "write", 1, None, 0, None),
+        Operation(1, "write", 2, None, 10, 20),
+        *(Operation(3, "read", None, value, at, at + 5) for value, at in ((1, 30), (2, 40), (1, 50))),
+        Operation(2, "write", 2, None, 32, None),
+    ]
+    assert draw_violation(violation_of(operations, register())).splitlines()[2:] == [
+        "      ns  0  30          35 40          45 50          55",
+        "client 1  |-write(1) ?--------------------------------->",
+        "client 3     |-read -> 1-|  |-read -> 2-|  |-read -> 1-|   <-- no order explains this",
+        "",
+        "Between its call and its answer the register can only have been 2:",
+        "  2: after write(1) ? by 1, then read -> 1 by 3, then write(2) ? (not shown), then read -> 2 by 3",
+        "Not shown: 2 operations. No order would do even if each had happened often, at any moment up to its answer.",
+        "Open to the right (?): not answered by then; it may have happened at any moment after its call, or never.",
+    ]
+
+
+def test_a_client_that_goes_on_without_an_answer_has_a_line_more() -> None:
+    gave_up, next_one, read = Operation(1, "write", 1, None, 0, None), Operation(1, "write", 2, None, 10, 20), Operation(2, "read", None, 1, 5, 30)
+    assert draw_operations([gave_up, read, next_one], read) == [
+        "      ns  0  5  10         20 30",
+        "client 1  |-write(1) ?-------->",
+        "client 1        |-write(2)-|",
+        "client 2     |-read -> 1------|   <-- no order explains this",
+    ]
+
+
+def test_what_is_too_wide_is_numbered() -> None:
+    old, new = "a-value-that-is-long", "one-more-long-value"
+    operations = [
+        Operation(1, "write", old, None, 0, 15),
+        Operation(2, "write", new, None, 20, 35),
+        *(Operation("reader", "read", None, value, at, at + 5) for value, at in ((new, 40), (old, 50))),
+    ]
+    assert draw_violation(violation_of(operations, register()), width=40).splitlines()[2:8] == [
+        "           ns  0   15 40  45 50  55",
+        "client 1       |-1-|",
+        "client reader         |-2-|  |-3-|   <-- no order explains this",
+        "  1: write(a-value-that-is-long) by 1",
+        "  2: read -> one-more-long-value by reader",
+        "  3: read -> a-value-that-is-long by reader",
+    ]
+
+
+def test_a_long_history_is_drawn_from_a_quiet_moment_on() -> None:
+    adds = [Operation(n % 2, "add", 1, None, 10 * n, 10 * n + 5) for n in range(40)]
+    drawn = draw_violation(violation_of([*adds, Operation(9, "read", None, 38, 420, 425)], counter()), width=140).splitlines()
+    assert drawn[2:] == [
+        "      ns  0        5  10       15 20       25 30       35 40       45 50       55 60       65 90           95",
+        "client 1  |-add(1)-|              |-add(1)-|              |-add(1)-|              |-add(1)-|",
+        "client 0              |-add(1)-|              |-add(1)-|              |-add(1)-|",
+        "client 9                                                                                      |-read -> 38-|   <-- no order explains this",
+        "",
+        "By what was added before its call and before its answer, the counter was 40.",
+        "Where the picture begins, after 33 operations, the counter can only have been 33.",
+        "Between its call and its answer the counter can only have been 40:",
+        "  40: after " + ", then ".join(f"add(1) by {n % 2}" for n in range(1, 8)),
+    ]
+
+
+def test_where_no_moment_is_quiet_the_latest_are_drawn() -> None:
+    adds = [Operation(n % 3, "add", 1, None, 10 * n, 10 * n + 12) for n in range(40)]
+    drawn = draw_violation(violation_of([*adds, Operation(9, "read", None, 38, 420, 425)], counter()), at_most_s=0.4)
+    assert "client 9" in drawn
+    assert drawn.splitlines()[-3:] == [
+        "By what was added before its call and before its answer, the counter was 40.",
+        "Between its call and its answer the counter can only have been 40.",
+        "Not drawn: 29 operations that count, most of them before.",
+    ]
