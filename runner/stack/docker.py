@@ -1,9 +1,7 @@
 """The Docker backend: services by Compose, peers and replicas as containers of their own, the app behind a gate."""
 
 import contextlib
-import os
 import secrets
-import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from runner.children import Children
 from runner.errors import AppError, LabError, MachineError
-from runner.images import image_env, tag_of
+from runner.images import image_env
 from runner.owner import owner_of
 from runner.services import await_service
 from runner.stack import NO_WIRES, Address, Program, tail_of
 from runner.stack.cargo import TooLargeError, pack
-from runner.stack.engine import compose_command
-from runner.stack.gate import CLOSED, SYSCTLS, Forward, rules
+from runner.stack.container import HOME, LAB, SUBMISSION, USER, Container
+from runner.stack.engine import compose_command, engine_address, engine_environment
+from runner.stack.gate import CLOSED, Forward, rules
 from runner.stack.ports import HOST, Ports
 from runner.stack.sweep import OWNER_LABEL, RUN_LABEL, sweep
 
@@ -31,20 +30,7 @@ COMPOSE_FILE = ROOT / "infra" / "docker-compose.yml"
 INNER_PORTS = {"redis": 6379, "mysql": 3306, "kafka": 9092}
 GATE = "gate"
 NFT = "/usr/sbin/nft"
-USER = "10001:10001"  # `app` in the runtime image
-SUBMISSION, LAB = "/srv/app", "/srv/kit"
-HOME = "/tmp"  # noqa: S108 - in the container, a file system of its own
 DONE_WITHIN_S = 60.0
-MEMORY = {"app": "512m", "peer": "512m", "gate": "64m"}
-HOME_SIZE = "64m"
-BASE_ENV = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": HOME,
-    "TMPDIR": HOME,
-    "LANG": "C.UTF-8",
-    "PYTHONUNBUFFERED": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-}
 
 
 class DockerStack:
@@ -106,59 +92,13 @@ class DockerStack:
         self._api.put_archive(self._ids[GATE], SUBMISSION, app)
 
     def _start_gate(self, lab: Path) -> None:
-        self._create(
-            GATE,
-            ["sh", "-c", f"{NFT} '{CLOSED}' && exec sleep infinity"],
-            {"published": self._app_ports, "user": "0", "writable": True, "caps": ["NET_ADMIN"], "sysctls": SYSCTLS},
-            "gate",
-        )
+        closed = ["sh", "-c", f"{NFT} '{CLOSED}' && exec sleep infinity"]
+        self._create(Container(self.run, GATE, "gate", closed, self._labels, ports=self._app_ports, host=self.host))
         self._api.put_archive(self._ids[GATE], LAB, pack({"lab": lab, "runner": ROOT / "runner"}))
         self._api.start(self._ids[GATE])
 
-    def _create(self, name: str, argv: Sequence[str], options: Mapping[str, Any], role: str) -> None:
-        """Create a container of the runtime image: not root, nothing writable but its home, no capability."""
-        from docker.types import LogConfig
-
-        published = options.get("published", [])
-        volume = "kit" if role == "peer" else "app"
-        target = LAB if role == "peer" else SUBMISSION
-        mode = "rw" if role == "gate" else "ro"
-        binds: dict[str, Mapping[str, str]] = {f"{self.run}-{volume}": {"bind": target, "mode": mode}}
-        if role == "gate":  # nothing of a stranger runs in it: it carries the files in
-            binds[f"{self.run}-kit"] = {"bind": LAB, "mode": "rw"}
-        in_gate = role == "app"
-        host = self._api.create_host_config(
-            binds=binds,
-            network_mode=f"container:{self._ids[GATE]}" if in_gate else f"{self.run}_default",
-            port_bindings={port: (self.host, port) for port in published} or None,
-            read_only=not options.get("writable"),
-            tmpfs={HOME: f"size={HOME_SIZE},mode=1777,nosuid,nodev"},
-            cap_drop=["ALL"],
-            cap_add=options.get("caps"),
-            security_opt=["no-new-privileges:true"],
-            sysctls=options.get("sysctls"),
-            mem_limit=MEMORY[role],
-            memswap_limit=MEMORY[role],
-            pids_limit=256,
-            nano_cpus=1_000_000_000 if role == "app" else None,
-            shm_size="16m",
-            log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "8m", "max-file": "2"}),
-        )
-        endpoint: Any = {f"{self.run}_default": self._api.create_endpoint_config(aliases=[name])}
-        networks = None if in_gate else self._api.create_networking_config(endpoint)
-        made = self._api.create_container(
-            tag_of("runtime"),
-            list(argv),
-            name=f"{self.run}-{name}",
-            user=options.get("user", USER),
-            working_dir=options.get("cwd", HOME),
-            environment={**BASE_ENV, **options.get("env", {})},
-            ports=list(published) or None,
-            labels={**self._labels, "com.docker.compose.service": name, "com.docker.compose.container-number": "1"},
-            host_config=host,
-            networking_config=networks,
-        )
-        self._ids[name] = made["Id"]
+    def _create(self, container: Container) -> None:
+        self._ids[container.name] = container.create(self._api)
 
     def choose_addresses(self, names: Sequence[str], wires: Mapping[str, int]) -> None:
         """Decide at which ports of this machine services will be found."""
@@ -206,20 +146,17 @@ class DockerStack:
         """Start a peer or a replica in a container; readiness is the caller's business."""
         if program.role == "peer":
             self._forwards[program.name] = [(program.ports[name], program.ports[name]) for name in program.public]
-            env = {**program.env, "HOST": "0.0.0.0", "PYTHONPATH": LAB}  # noqa: S104 - in its container
-            options: dict[str, Any] = {"env": env, "cwd": f"{LAB}/lab", "published": list(program.ports.values())}
         else:
             self._open_gate()
-            options = {"env": program.env, "cwd": f"{SUBMISSION}/submission"}
-        self._under_way.append(self._pool.submit(self._start_program, program, options))
+        self._under_way.append(self._pool.submit(self._start_program, program))
 
-    def _start_program(self, program: Program, options: Mapping[str, Any]) -> None:
+    def _start_program(self, program: Program) -> None:
         from docker.errors import APIError
 
         assert self._gate is not None
         self._gate.result()
         try:
-            self._create(program.name, program.argv, options, program.role)
+            self._create(self._container_of(program))
             self._api.start(self._ids[program.name])
         except APIError as error:
             if "executable file not found" in str(error) or "no such file" in str(error):
@@ -227,6 +164,14 @@ class DockerStack:
                     f"{program.name} could not be started: {error.explanation}", hint=f"the command was: {' '.join(program.argv)}"
                 ) from error
             raise MachineError(f"{program.name} could not be started: {error.explanation}") from error
+
+    def _container_of(self, program: Program) -> Container:
+        if program.role == "app":
+            gate = self._ids[GATE]
+            return Container(self.run, program.name, "app", program.argv, self._labels, program.env, f"{SUBMISSION}/submission", gate=gate)
+        env = {**program.env, "HOST": "0.0.0.0", "PYTHONPATH": LAB}  # noqa: S104 - in its container
+        ports = list(program.ports.values())
+        return Container(self.run, program.name, "peer", program.argv, self._labels, env, f"{LAB}/lab", ports, self.host)
 
     def _open_gate(self) -> None:
         """Let the app reach services and peers, which all have addresses by now, and nothing else."""
@@ -368,17 +313,3 @@ class DockerStack:
                 with self._changed:
                     self._exit_codes[attributes["com.docker.compose.service"]] = 128 - code if code > 128 else code
                     self._changed.notify_all()
-
-
-def engine_address() -> str:
-    """Where the engine publishes ports and we find them: this machine's loopback, or LABS_ENGINE_ADDRESS for an engine elsewhere."""
-    name = os.environ.get("LABS_ENGINE_ADDRESS") or HOST
-    try:
-        return socket.gethostbyname(name)
-    except OSError as error:
-        raise MachineError(f"LABS_ENGINE_ADDRESS={name} is no address: {error}", hint="it is the address of the engine's machine") from error
-
-
-def engine_environment() -> dict[str, str]:
-    """What the docker command and the SDK need of our environment to find the engine."""
-    return {key: value for key, value in os.environ.items() if key in ("PATH", "HOME") or key.startswith("DOCKER_")}

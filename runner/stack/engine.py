@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import MachineError
+from runner.stack.ports import HOST
 
 if TYPE_CHECKING:
     import docker
@@ -145,3 +146,17 @@ def compose_command() -> list[str]:
         hint = f"install it: `sudo sh infra/engine.sh` on Debian or Ubuntu, else https://docs.docker.com/compose/install; {EMBEDDED}"
         raise MachineError(f"`docker compose` does not run: {(done.stderr.strip().splitlines() or ['it said nothing'])[0]}", hint)
     return command
+
+
+def engine_address() -> str:
+    """Where the engine publishes ports and we find them: this machine's loopback, or LABS_ENGINE_ADDRESS for an engine elsewhere."""
+    name = os.environ.get("LABS_ENGINE_ADDRESS") or HOST
+    try:
+        return socket.gethostbyname(name)
+    except OSError as error:
+        raise MachineError(f"LABS_ENGINE_ADDRESS={name} is no address: {error}", hint="it is the address of the engine's machine") from error
+
+
+def engine_environment() -> dict[str, str]:
+    """What the docker command and the SDK need of our environment to find the engine."""
+    return {key: value for key, value in os.environ.items() if key in ("PATH", "HOME") or key.startswith("DOCKER_")}
