@@ -14,7 +14,7 @@ labs := .venv/bin/labs
 is_on = $(filter-out 0 no off false,$($(1)))
 run_flags = $${SUBMISSION:+--submission="$$SUBMISSION"} $${SEED:+--seed="$$SEED"} $${BACKEND:+--backend="$$BACKEND"}
 
-.PHONY: help setup setup-dev setup-browser tour lab hint watch reset solution debrief next load verify list new images doctor compare test test-docker test-browser lint clean named named-new
+.PHONY: help setup setup-dev setup-browser setup-docs docs tour lab hint watch reset solution debrief next load verify list new images doctor compare test test-docker test-browser lint clean named named-new
 
 help: ## this page
 	@printf 'backend-labs: production incidents that you can run\n\n'
@@ -37,6 +37,9 @@ help: ## this page
 
 setup:
 	@sh infra/setup.sh kit
+
+setup-docs:
+	@sh infra/setup.sh docs
 
 setup-browser:
 	@sh infra/setup.sh browser
@@ -98,6 +101,9 @@ test-docker: setup-dev ## the tests of the Docker backend; needs an engine and `
 
 test-browser: setup-browser ## the pages in a real browser; needs Chromium on PATH
 	@.venv/bin/pytest -q tests/browser
+
+docs: setup-docs ## the docs as a site, in .labs/site/
+	@.venv/bin/python infra/site.py
 
 lint: setup-dev ## ruff and mypy
 	@.venv/bin/ruff check --quiet --output-format concise .

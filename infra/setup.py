@@ -90,7 +90,7 @@ def main(part: str, key: str) -> int:
 def build(part: str, lock: int) -> None:
     """Run the steps that are not done. A venv whose packages are not those of the lock is made anew."""
     runtime, development = ROOT / "requirements.lock", ROOT / "requirements-dev.lock"
-    driver = ROOT / "requirements-browser.lock"
+    driver, generator = ROOT / "requirements-browser.lock", ROOT / "requirements-docs.lock"
     python = f"{platform.python_version()} at {ROOT}"
     environment = Step("environment", [sys.executable, "-I", "-m", "venv", str(VENV)], [python, runtime])
     packages = Step("packages", [*PIP_LOCKED, str(runtime)], [python, runtime])
@@ -107,7 +107,9 @@ def build(part: str, lock: int) -> None:
         )
         remove(VENV)
     browser = Step("the driver of a browser", [*PIP_LOCKED, str(driver)], [python, runtime, driver])
-    wanted = [environment, packages, kit] + [tools] * (part != "kit") + [browser] * (part == "browser")
+    site = Step("the site's generator", [*PIP_LOCKED, str(generator)], [python, runtime, generator])
+    more = {"kit": [], "dev": [tools], "browser": [tools, browser], "docs": [site]}
+    wanted = [environment, packages, kit, *more[part]]
     steps = [step for step in wanted if not step.is_done()]
     for step in steps:
         run_step(step, lock)
