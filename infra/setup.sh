@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 part=${1:-kit}
 
 # A venv does not survive a move of its folder, so the folder is part of what it was made for.
-key=$(pwd && cksum pyproject.toml requirements.lock requirements-dev.lock requirements-browser.lock requirements-docs.lock infra/setup.py)
+key=$(pwd && cksum pyproject.toml requirements*.lock infra/setup.py)
 ready=.venv/.ready-$part
 if [ -x .venv/bin/python ] && [ -f "$ready" ] && [ "$(cat "$ready")" = "$key" ]; then
     exit 0

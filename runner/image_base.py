@@ -38,7 +38,6 @@ class Base:
 def why_not_official(references: Sequence[str]) -> str:
     """Why these cannot be had, or nothing if they can: the engine has them, or its registry answers for them within seconds."""
     from docker.errors import APIError, ImageNotFound
-    from requests.exceptions import RequestException
 
     client = connect_engine(REGISTRY_WITHIN_S)
     try:
@@ -50,7 +49,7 @@ def why_not_official(references: Sequence[str]) -> str:
                     client.images.get_registry_data(reference)
                 except APIError as error:
                     return f"{reference} cannot be pulled: {error.explanation or error}"
-                except RequestException:
+                except OSError:  # what the SDK raises for a registry that is silent
                     return f"{reference} cannot be pulled: its registry did not answer within {REGISTRY_WITHIN_S:g} s"
     finally:
         client.close()
