@@ -1,6 +1,7 @@
 """What a run leaves behind: the verdict on the terminal and `report.json` beside the logs."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from runner.run import Run
 
 SCHEMA = 1
+BEYOND_MEASURE = 1e300
 INDENT = " " * 6
 
 
@@ -91,7 +93,7 @@ class Report:
                     "blame": c.blame,
                     "seconds": round(c.seconds, 3),
                     "comparisons": [
-                        {"what": x.what, "value": x.value, "limit": x.limit, "is_upper": x.is_upper, "margin": finite(x.margin)}
+                        {"what": x.what, "value": storable(x.value), "limit": storable(x.limit), "is_upper": x.is_upper, "margin": finite(x.margin)}
                         for x in c.comparisons
                     ],
                 }
@@ -103,6 +105,11 @@ class Report:
 def finite(number: float) -> float | None:
     """JSON has no infinity."""
     return None if number == float("inf") else round(number, 3)
+
+
+def storable(value: float) -> float:
+    """JSON has neither infinity nor NaN: a number beyond all measure stands for them."""
+    return value if math.isfinite(value) else math.copysign(BEYOND_MEASURE, value)
 
 
 def write_report(report: Report) -> None:

@@ -146,6 +146,13 @@ def test_an_endless_margin_is_null(make: Make) -> None:
     assert json.loads(text)["checks"][0]["comparisons"][0]["margin"] is None
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_value_beyond_all_measure_can_be_stored(make: Make, value: float) -> None:
+    report = make(replace(FINE, comparisons=(Comparison("ratio", value, 4, is_upper=True),)))
+    stored = json.loads(json.dumps(report.as_json(), allow_nan=False))["checks"][0]["comparisons"][0]["value"]
+    assert abs(stored) == 1e300
+
+
 def test_run_folders_never_meet(make: Make, tmp_path: Path) -> None:
     folders = [new_run_folder("hits") for _ in range(20)]
     assert len(set(folders)) == 20
