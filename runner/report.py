@@ -104,7 +104,7 @@ class Report:
 
 def finite(number: float) -> float | None:
     """JSON has no infinity."""
-    return None if number == float("inf") else round(number, 3)
+    return round(number, 3) if math.isfinite(number) else None
 
 
 def storable(value: float) -> float:
