@@ -1,0 +1,26 @@
+"""Twelve clerks add lines to five invoices. Who is told to try again, does so a moment later with the same line."""
+
+import itertools
+import random
+
+from locust import FastHttpUser, task
+
+from runner.pacing import ending, read_plan
+
+plan = read_plan(seed=0, run="demo", invoices=["1", "2", "3", "4", "5"])
+draw = random.Random(plan.seed)
+numbers = itertools.count(1)
+
+
+class Clerk(FastHttpUser):
+    network_timeout = 20.0
+
+    @task
+    def add_line(self):
+        invoice, line = draw.choice(plan.invoices), f"{plan.run}-{next(numbers)}"
+        context = {"invoice": invoice, "line": line}
+        while not ending.is_set():
+            answer = self.client.post(f"/invoices/{invoice}/lines", json={"line": line}, name="/invoices/[id]/lines", context=context)
+            if answer.status_code == 200:
+                break
+            ending.wait(0.1)
