@@ -3,7 +3,6 @@
 import contextlib
 import os
 import select
-import signal
 import subprocess
 import sys
 import termios
@@ -37,7 +36,8 @@ class WarmRun:
         argv = [sys.executable, "-m", "runner", "run", lab.name, f"--backend={backend}", f"--run-folder={self.folder}", "--brief", "--await-go"]
         # A session of its own: Ctrl-C is for us, and we pass it on.
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
-        self._is_shown = threading.Event()
+        self._is_shown = threading.Event()  # from the go on
+        self._is_stopped = False
         self._reader = threading.Thread(target=self._show, name="run-output", daemon=True)
         self._reader.start()
 
@@ -50,7 +50,7 @@ class WarmRun:
                 write(line)
             else:
                 held.append(line)
-        if not self._is_shown.is_set():
+        if self.process.wait() and not self._is_shown.is_set() and not self._is_stopped:
             for line in held:
                 write(line)
 
@@ -69,12 +69,15 @@ class WarmRun:
 
     def stop(self) -> None:
         """End it, and return when everything that it started is gone."""
-        if self.process.poll() is None:
-            self._is_shown.set()
-            self.process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(ENDED_WITHIN_S)
-            self.process.kill()  # its guard ends the rest
+        assert self.process.stdin is not None
+        self._is_stopped = True
+        if self._is_shown.is_set():
+            self.process.terminate()  # in the middle of a judgement; its guard ends the rest
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()  # it waits for a word, and takes this for a no
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(ENDED_WITHIN_S)
+        self.process.kill()
         self.process.wait()
         self._reader.join()
 

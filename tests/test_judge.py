@@ -47,7 +47,7 @@ def test_a_fail_says_what_was_promised_what_was_seen_and_why(kit: "Kit") -> None
     assert "  ok no two hits have one number\n" in done.stdout
     assert done.stdout.endswith("next: make hint NAME=hits\n")
     folder = kit.run_folder()
-    assert {path.name for path in folder.iterdir()} == {"report.json", "junit.xml", "history.jsonl", "app-1.log", "load.log"}
+    assert {path.name for path in folder.iterdir()} == {"report.json", "report.html", "junit.xml", "history.jsonl", "app-1.log", "load.log"}
     report = json.loads((folder / "report.json").read_text())
     assert (report["verdict"], report["lab"], report["submission"], report["seed"]) == ("FAIL", "hits", "starter", 7)
     assert report["requests"] == sum('"kind"' not in line for line in (folder / "history.jsonl").read_text().splitlines()) == 20
@@ -217,7 +217,7 @@ def test_a_command_that_is_not_there_is_told(kit: "Kit") -> None:
     kit.edit("microservices/hits/lab.toml", '["python", "app.py"]', '["no-such-program", "app.py"]')
     done = kit.labs("run", "hits", "--submission=solution")
     assert done.returncode == 3, done
-    assert "app-1 could not be started: No such file or directory: no-such-program" in done.stdout + done.stderr
+    assert "the submission needs `no-such-program`, which is not on PATH" in done.stdout + done.stderr
 
 
 def test_a_wrong_root_is_told(kit: "Kit", tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The proxy as a process, between two sockets of the test: nothing is lost without a fault, and each fault does what it says and no more."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from runner.errors import LabError
 from runner.proxy.fault import read_fault
 from runner.proxy.frames import NEXT, PROTOCOLS, Message
+from runner.proxy.link import Ledger, Link
 from runner.stack.ports import HOST, Ports
 from runner.wire import LinkPlan, ProxyControl, Wire, proxy_env
 
@@ -411,16 +413,18 @@ def test_a_black_hole_takes_everything_and_gives_nothing(proxy: Wired) -> None:
         fault = proxy.wire().black_hole()
         client.sendall(b"x" * 3_000_000)  # it is read: no buffer holds so much
         server.sendall(b"y")
-        with proxy.client() as late:
+        with proxy.client() as late, proxy.client() as shy:
             late.sendall(b"hello?")
             assert is_silent(client)
             assert is_silent(server)
             assert is_silent(late, 0)
+            assert is_silent(shy, 0)
             assert is_silent(proxy.listener, 0)
-        assert fault.fired() >= 3
-        fault.heal()
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
+            assert fault.fired() >= 3
+            fault.heal()
+            for one in (client, late, shy):  # the shy one has lost nothing, but has never reached the server
+                with pytest.raises(ConnectionResetError):
+                    one.recv(1)
 
 
 def test_a_held_link_loses_nothing(proxy: Wired) -> None:
@@ -511,6 +515,79 @@ def test_whatever_the_faults_what_arrives_is_how_it_began(
         lossless = all(spec is None or spec["kind"] in {"delay", "hold", "bandwidth"} for spec in specs)
         if lossless:
             assert (heard[0].result(), heard[1].result()) == (b"".join(up), b"".join(down))
+
+
+# What only a look inside can bring about
+
+
+def open_link(stack: contextlib.ExitStack) -> tuple[Link, socket.socket]:
+    """A link in this process, and the socket it leads to. Both end with the stack."""
+    held = Ports()
+    stack.callback(held.release)
+    listener = stack.enter_context(socket.create_server((HOST, 0)))
+    listener.setblocking(False)
+    link = Link("inside", held.take(), (HOST, listener.getsockname()[1]), "any", HOST, Ledger(), random.Random(0))
+    link.listen()
+    return link, listener
+
+
+async def close_link(link: Link) -> None:
+    link.arm({"kind": "cut"})
+    while link.connections:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_cut_catches_a_connection_in_whatever_turn_of_the_loop_it_comes(turns: int) -> None:
+    async def scenario() -> None:
+        with contextlib.ExitStack() as stack:
+            link, _ = open_link(stack)
+            client = stack.enter_context(socket.create_connection((HOST, link.port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await close_link(link)
+            client.setblocking(False)
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(link.loop.sock_recv(client, 1), SOON_S)
+
+    asyncio.run(scenario())
+
+
+def test_a_reset_behind_a_full_buffer_is_passed_on_when_the_server_reads() -> None:
+    async def scenario() -> None:
+        wrong: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+        with contextlib.ExitStack() as stack:
+            link, listener = open_link(stack)
+            client = stack.enter_context(socket.create_connection((HOST, link.port)))
+            client.setblocking(False)
+            server, _ = await asyncio.wait_for(link.loop.sock_accept(listener), SOON_S)
+            stack.enter_context(server)
+
+            async def send(size: int) -> None:
+                before = link.volume["up"]
+                await link.loop.sock_sendall(client, b"x" * size)
+                while link.volume["up"] < before + size:
+                    await asyncio.sleep(0)
+
+            (connection,) = link.connections
+            await send(1)
+            assert connection.up.sink is not None
+            while not connection.up.sink.get_write_buffer_size():  # the server does not read: what the kernel takes is full first
+                await send(8192)
+            link.arm({"kind": "hold", "direction": "up"})
+            await send(150_000)
+            reset(client)
+            while not connection.client.is_lost:
+                await asyncio.sleep(0)
+            link.heal(None)
+            with pytest.raises(ConnectionResetError):  # noqa: PT012 - bytes come first
+                while await asyncio.wait_for(link.loop.sock_recv(server, 1 << 16), SOON_S):
+                    pass
+            await close_link(link)
+        assert wrong == []
+
+    asyncio.run(scenario())
 
 
 # Faults that wait for a request

@@ -19,13 +19,26 @@ if TYPE_CHECKING:
     from conftest import Kit
 
 
+def heed_interrupts() -> None:
+    """What runs in a shell's background has Ctrl-C ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Watching:
     """`labs watch hits` on a terminal of its own: what it has printed, and its keys."""
 
     def __init__(self, kit: "Kit") -> None:
         self.terminal, theirs = pty.openpty()
         argv = [sys.executable, "-m", "runner", "watch", "hits"]
-        self.process = subprocess.Popen(argv, cwd=kit.root, env=kit.environment, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(
+            argv,
+            cwd=kit.root,
+            env=kit.environment,
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=heed_interrupts,  # noqa: PLW1509 - a signal disposition, no more
+        )
         os.close(theirs)
         self.text = ""
         self.reader = threading.Thread(target=self.read)

@@ -36,7 +36,7 @@ class Proxy:
     async def serve(self, control_port: int) -> None:
         """Listen on every link, then on the control port: who hears that knows that all links are up."""
         for link in self.links.values():
-            await link.listen()
+            link.listen()
         server = await asyncio.start_server(self._control, self._host, control_port, limit=BODY_LIMIT)
         await server.serve_forever()
 
@@ -77,7 +77,7 @@ class Proxy:
                     return 200, fault.tell()
                 case "POST", "/heal":
                     link = self._find(body)
-                    await link.heal(body.get("fault"))
+                    link.heal(body.get("fault"))
                     await asyncio.sleep(0)
                     return 200, link.tell()
         except FaultError as error:

@@ -36,7 +36,7 @@ STRAIGHT: Route = (0.0, None)
 
 @dataclass(slots=True)
 class Item:
-    """What waits in a flow."""
+    """What waits in a flow. It goes not before it is due, nor before what came first."""
 
     due: float
     hold: Fault | None
@@ -72,7 +72,6 @@ class Flow:
         self._ready: list[bytes] = []  # to be written at once, when the chunk has been looked through
         self._queue: deque[Item] = deque()
         self._queued = 0
-        self._last_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def received(self, data: bytes) -> None:
@@ -152,8 +151,7 @@ class Flow:
             self._ready.append(piece)
             return
         self.flush()
-        self._last_due = max(self._last_due, self.link.loop.time() + delay_s if delay_s else 0.0)
-        self._queue.append(Item(self._last_due, hold, piece))
+        self._queue.append(Item(self.link.loop.time() + delay_s, hold, piece))
         self._queued += len(piece)
         self.pump()
 
@@ -237,7 +235,7 @@ class Flow:
         self.flush()
         delay_s = sum(map(self.link.pick_delay, self.link.delays[self.direction]))
         if self._queue or delay_s or self.link.holds[self.direction]:
-            self._queue.append(Item(max(self._last_due, self.link.loop.time() + delay_s), None, how))
+            self._queue.append(Item(self.link.loop.time() + delay_s, None, how))
             self.pump()
         else:
             self._end(how)
@@ -255,9 +253,6 @@ class Flow:
                 self.sink.write_eof()
             # Were it closed at once with bytes unread, the kernel would send RST, and the reader could lose what came before.
             self.link.loop.call_later(LINGER_S, self.connection.abort)
-        elif self.sink.get_write_buffer_size():
-            self._queue.append(Item(0.0, None, how))
-            self.sink.set_write_buffer_limits(0)  # `block(False)` comes when it is empty
         else:
             self.connection.abort()
 
@@ -267,7 +262,7 @@ class Flow:
         if is_blocked:
             self.update_reading()
         else:
-            self.pump()
+            self.link.loop.call_soon(self.pump)  # not at once: asyncio tells us in the middle of a write, and cannot bear an abort there
 
     def update_reading(self) -> None:
         """Read from the source only while there is room for it: nothing is buffered without bound."""

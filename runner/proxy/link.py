@@ -2,14 +2,16 @@
 
 import asyncio
 import random
+import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from runner.proxy.fault import DOWN, UP, Fault, FaultError, Spec, read_fault
 from runner.proxy.frames import PROTOCOLS, Message
-from runner.proxy.relay import Connection
+from runner.proxy.relay import Connection, Side
 
 EVENTS_KEPT = 20_000
 SHOWN = 160  # bytes of a message in an event
@@ -54,25 +56,37 @@ class Link:
         self._host = host
         self._ledger = ledger
         self._chance = chance
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def listen(self) -> None:
+    def listen(self) -> None:
         """Take connections. Raises OSError."""
         self.loop = asyncio.get_running_loop()
-        if self._server is None and not self.is_cut():
-            server = await self.loop.create_server(lambda: self._accept().client, self._host, self.port, backlog=BACKLOG)
-            if self.is_cut():  # meanwhile
-                server.close()
-            else:
-                self._server = server
+        if self._listener is None:
+            self._listener = socket.create_server((self._host, self.port), backlog=BACKLOG)
+            self._listener.setblocking(False)
+            self.loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        """Take those who wait. Not asyncio's own server: closed in the wrong turn of the loop, it forgets a socket that it has just accepted."""
+        assert self._listener is not None
+        for _ in range(BACKLOG):
+            try:
+                client, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # gone before it was taken, or too many files are open
+                self.note("not accepted", error=str(error))
+                return
+            self.accepted += 1
+            side = Connection(self, self.accepted).client
+            task = self.loop.create_task(self.loop.connect_accepted_socket(partial(pick, side), client))
+            self._tasks.add(task)  # the loop itself keeps no hold of a task
+            task.add_done_callback(self._tasks.discard)
 
     def is_cut(self) -> bool:
         """Whether nobody may connect."""
         return any(fault.kind == "cut" and fault.is_on for fault in self.faults.values())
-
-    def _accept(self) -> Connection:
-        self.accepted += 1
-        return Connection(self, self.accepted)
 
     def refresh(self) -> None:
         """Sort the faults by what they do now. Called whenever one changed."""
@@ -101,9 +115,10 @@ class Link:
         fault.is_on = True
         self.refresh()
         if fault.kind == "cut":
-            if self._server is not None:
-                self._server.close()
-                self._server = None
+            if self._listener is not None:
+                self.loop.remove_reader(self._listener)
+                self._listener.close()
+                self._listener = None
             fault.fired += len(self.connections)
             self.note("cut", fault, connections=len(self.connections))
             for connection in list(self.connections):
@@ -111,7 +126,7 @@ class Link:
         else:
             self._pump()
 
-    async def heal(self, number: int | None) -> None:
+    def heal(self, number: int | None) -> None:
         """End one fault or all. A connection that has lost bytes is reset: what came next would be garbage. Raises FaultError, OSError."""
         if number is not None and number not in self.faults:
             raise FaultError(f"the link {self.name} has no fault {number}")
@@ -128,7 +143,8 @@ class Link:
             if connection.is_spoilt:
                 connection.abort()
         self._pump()
-        await self.listen()
+        if not self.is_cut():
+            self.listen()
 
     def _pump(self) -> None:
         for connection in list(self.connections):
@@ -166,6 +182,11 @@ class Link:
             "unreachable": self.unreachable,
             "faults": [fault.tell() for fault in self.faults.values()],
         }
+
+
+def pick(side: Side) -> Side:
+    """A protocol factory for one connection."""
+    return side
 
 
 def by_direction(faults: list[Fault], *kinds: str) -> dict[str, list[Fault]]:

@@ -195,7 +195,7 @@ class Connection:
                     side.transport.close()
 
     def lost(self, side: Side) -> None:
-        """One side is gone: by our hand, or by a reset, which the other side gets after the bytes that came before."""
+        """One side is gone: by our hand, or by a reset, which the other side gets after what a fault holds back."""
         side.back.die()
         if not self.is_over and not self._is_losing:
             side.out.finish(Ending.RESET)
