@@ -87,7 +87,8 @@ def payday(lab):
 
 def waiting(calls, day, ask):
     """The transfers of the locked account that the fraud service has let pass, and that are not done: they are waiting for its row."""
-    checked = {c["id"] for c in calls if c["end_ns"] and day.held in c.get("accounts", ())} - day.suspicious
+    mine = [c for c in calls if c["end_ns"] and day.held in c.get("accounts", ())]
+    checked = {c["id"] for c in mine if c["accounts"][0] not in day.tight} - day.suspicious  # these may have been refused
     return checked - {row["id"] for row in ask("SELECT id FROM transfers")}  # asked for last: what was done meanwhile is not waiting
 
 
