@@ -66,14 +66,14 @@ def payday(lab):
         cursor.executemany("INSERT INTO accounts VALUES (%s, %s)", list(day.initial.items()))
         before = ask(DEADLOCKS)[0]["n"]
         plan = {"run": run, "hot": hot, "cold": cold, "tight": tight, "transfers": TRANSFERS, "users": USERS}
-        with lab.load(users=USERS, at_most_s=12, plan=plan) as day.load:
+        with lab.load(users=USERS, at_most_s=15, plan=plan) as day.load:
             day.load.until(lambda: done() >= 100, "100 transfers")
             holder.begin()
             hold.execute("SELECT balance FROM accounts WHERE id = %s FOR UPDATE", (day.held,))
             lab.mark(f"the kit locks account {day.held}")
             day.load.until(lambda: waiting(fraud.calls(), day, ask), "a transfer that wants the locked account")
             so_far, since = done(), day.load.elapsed_s
-            day.load.until(lambda: done() >= so_far + 150 or day.load.elapsed_s > since + 8, "other transfers")
+            day.load.until(lambda: done() >= so_far + 150 or day.load.elapsed_s > since + 5, "other transfers")
             day.done_while_held = done() - so_far
             holder.rollback()
             lab.mark("and lets it go")
