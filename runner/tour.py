@@ -12,6 +12,7 @@ from runner.lab import Lab, find_lab
 from runner.page import compare as compare_pages
 from runner.report import new_run_folder
 from runner.verdict import CheckResult, Outcome
+from runner.watch import worst_values
 
 
 def take(name: str, backend: str) -> int:
@@ -67,11 +68,10 @@ def compare(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
         match = others.get(check["name"], {"outcome": "-", "comparisons": []})
         title = CheckResult(check["name"], Outcome.PASS).title
         lines.append(f"{title:<46} {check['outcome']:>12} {match['outcome']:>12}")
-        values = {c["what"]: c["value"] for c in match["comparisons"]}
-        for c in check["comparisons"]:
-            if c["what"] in values:
-                limit = f"{c['what']} ({'at most' if c['is_upper'] else 'at least'} {c['limit']:g})"
-                lines.append(f"  {limit:<44} {c['value']:>12.3g} {values[c['what']]:>12.3g}")
+        theirs = worst_values(match)
+        for what, (value, limit) in worst_values(check).items():
+            if what in theirs:
+                lines.append(f"  {f'{what} ({limit})':<44} {value:>12.3g} {theirs[what][0]:>12.3g}")
     return lines
 
 
