@@ -10,7 +10,6 @@ from typing import NoReturn
 
 from runner.backend import BACKENDS
 from runner.errors import LabsError
-from runner.images import add_image_options
 from runner.verdict import Outcome
 
 DESCRIPTION = """\
@@ -122,7 +121,11 @@ def add_upkeep(add: Callable[[str, object, str], argparse.ArgumentParser]) -> No
     new = add("new", create_lab, "Write the template of a new lab.")
     new.add_argument("name", help="topic/name, such as middleware/cache-warming")
 
-    add_image_options(add("images", run_images, "Prepare the Docker backend: pull or build the images of servers and apps that are missing."))
+    images = add("images", run_images, "Prepare the Docker backend: pull or build the images of servers and apps that are missing.")
+    images.add_argument("names", nargs="*", metavar="name", help="redis, mysql, kafka or runtime (default: all)")
+    kind = images.add_mutually_exclusive_group()
+    kind.add_argument("--local", action="store_true", help="from distribution packages and Maven Central, without an image registry (Linux, root)")
+    kind.add_argument("--official", action="store_true", help="from the official images, or not at all")
 
     pair = add("compare", compare_runs, "Make a page with two runs side by side.")
     pair.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs, or their names below .labs/runs/ (default: the last two)")

@@ -47,14 +47,6 @@ def make_images(names: Sequence[str], *, is_local: bool | None = None, say: Call
     make(names, is_local=is_local, say=say)
 
 
-def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """The options of `labs images`."""
-    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(IMAGES)} (default: all)")
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--local", action="store_true", help="from distribution packages and Maven Central, without an image registry (Linux, root)")
-    kind.add_argument("--official", action="store_true", help="from the official images, or not at all")
-
-
 def run_images(arguments: argparse.Namespace) -> int:
     """`labs images`: make what is missing, and say what there is."""
     from runner.stack.engine import connect_engine

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from runner import image_base, recipe
 from runner.errors import LabError, MachineError
 from runner.image_build import run_logged
-from runner.images import IMAGES, add_image_options, image_env, run_images, tag_of
+from runner.images import IMAGES, image_env, run_images, tag_of
 from runner.recipe import LOCK, RECIPES, locked_for
 
 
@@ -69,10 +69,8 @@ def test_every_package_of_the_real_lock_file_is_pinned_once_with_its_sums() -> N
 
 
 def test_an_unknown_image_is_named() -> None:
-    parser = argparse.ArgumentParser()
-    add_image_options(parser)
     with pytest.raises(LabError, match="there is no image 'postgres'"):
-        run_images(parser.parse_args(["postgres"]))
+        run_images(argparse.Namespace(names=["postgres"], local=False, official=False))
 
 
 def test_a_mirror_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
