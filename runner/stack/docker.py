@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,7 @@ INNER_PORTS = {"redis": 6379, "mysql": 3306, "kafka": 9092}
 GATE = "gate"
 NFT = "/usr/sbin/nft"
 DONE_WITHIN_S = 60.0
+FROZEN_WITHIN_S = 5.0
 
 
 class DockerStack:
@@ -236,7 +238,17 @@ class DockerStack:
 
     def pause(self, name: str) -> None:
         """Freeze it; its connections stay open."""
-        self._api.pause(self._id(name))
+        from docker.errors import APIError
+
+        deadline = time.monotonic() + FROZEN_WITHIN_S
+        while True:
+            try:
+                self._api.pause(self._id(name))
+                break
+            except APIError as error:
+                # With cgroup v1 the kernel may not freeze many busy threads at the first try; runc thaws it then, and says so.
+                if "unable to freeze" not in str(error) or time.monotonic() > deadline:
+                    raise MachineError(f"{name} could not be paused: {error.explanation}") from error
         self._paused.add(name)
 
     def resume(self, name: str) -> None:
