@@ -180,10 +180,13 @@ def add_learning(add: Callable[[str, object, str], argparse.ArgumentParser]) -> 
 
 def run_lab(arguments: argparse.Namespace) -> int:
     """`labs run`."""
-    from runner.judge import Order, judge_submission
+    from runner.generator import HeadStart
 
-    return judge_submission(
-        Order(
+    ahead = HeadStart.make()  # before the imports below, which take as long as its own
+    try:
+        from runner.judge import Order, judge_submission
+
+        order = Order(
             arguments.name,
             arguments.submission,
             arguments.seed,
@@ -194,7 +197,9 @@ def run_lab(arguments: argparse.Namespace) -> int:
             backend=arguments.backend,
             awaits_go=arguments.await_go,
         )
-    )
+        return judge_submission(order, ahead)
+    finally:
+        ahead.close()
 
 
 def list_labs(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import pytest
 from runner.backend import choose_backend
 from runner.checkout import find_root, shown_path
 from runner.errors import LabError
+from runner.generator import HeadStart
 from runner.guidance import likely_bugs
 from runner.lab import Lab, Submission, copy_starter, find_lab, resolve_submission
 from runner.progress import record_state
@@ -62,7 +63,7 @@ class Listener:
         return (yield)
 
 
-def judge_submission(order: Order) -> int:
+def judge_submission(order: Order, ahead: HeadStart | None = None) -> int:
     """Run and print; the exit code is the verdict's."""
     lab = find_lab(order.name)
     is_first = order.submission in (None, "mine") and copy_starter(lab)
@@ -78,7 +79,7 @@ def judge_submission(order: Order) -> int:
     print(f"backend: {backend}", flush=True)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # other packages' plugins would cost a learner 0.1 s a run
     listener = Listener()
-    code = pytest.main(pytest_arguments(lab, submission, replace(order, backend=backend.name)), plugins=[listener])
+    code = pytest.main(pytest_arguments(lab, submission, replace(order, backend=backend.name)), plugins=[listener, ahead] if ahead else [listener])
     if not listener.reports:
         if code == pytest.ExitCode.INTERRUPTED or (int(code) == Outcome.ERROR and not listener.problems):
             raise KeyboardInterrupt

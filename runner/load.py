@@ -2,19 +2,15 @@
 
 import contextlib
 import json
-import socket
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from runner.children import Children, Process, clean_environment
 from runner.errors import LabError, MachineError
+from runner.generator import LoadProcess
 from runner.history import History
-from runner.stack import tail_of
 
 T = TypeVar("T")
 
@@ -23,7 +19,6 @@ class NotReachedError(Exception):
     """The state that a scenario waited for did not come; ends the block under the load, nothing else."""
 
 
-READY_WITHIN_S = 30.0
 DRAINED_WITHIN_S = 25.0
 POLL_S = 0.005
 
@@ -36,35 +31,6 @@ class Watched(Protocol):
 
     def cpu_waits_ns(self) -> dict[int, int]:
         """How long each process has waited for a CPU so far, by pid."""
-
-
-class LoadProcess:
-    """A Locust process that has been started ahead of its load and waits for orders on a socket."""
-
-    def __init__(self, children: Children, name: str, log: Path) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="labs-"))
-        children.own(self.folder)
-        self.name = name
-        self.listener = socket.socket(socket.AF_UNIX)
-        path = self.folder / "load.sock"
-        self.listener.bind(str(path))
-        self.listener.listen(1)
-        argv = [sys.executable, "-m", "runner.recorder", "drive", str(path)]
-        root = Path(__file__).parent.parent
-        env = {**clean_environment(self.folder), "PYTHONPATH": str(root)}
-        self.process: Process = children.spawn(name, argv, env=env, cwd=self.folder, log=log)
-
-    def connect(self) -> socket.socket:
-        """The control connection, once Locust has been imported."""
-        deadline = time.monotonic() + READY_WITHIN_S
-        self.listener.settimeout(0.25)
-        while time.monotonic() < deadline and self.process.exit_code is None:
-            with contextlib.suppress(TimeoutError):
-                connection, _ = self.listener.accept()
-                connection.settimeout(None)
-                return connection
-        self.listener.close()
-        raise MachineError(f"the load generator did not start (exit code {self.process.exit_code})\n{tail_of(self.process.log)}")
 
 
 class Load:
@@ -177,7 +143,7 @@ class Load:
     def _judge_end(self) -> None:
         if self._done is None:
             code = self._worker.process.exit_code
-            raise MachineError(f"the load generator ended early (exit code {code})\n{tail_of(self._worker.process.log)}")
+            raise MachineError(f"the load generator ended early (exit code {code})\n{self._worker.tail()}")
         if self._done["error_count"]:
             raise LabError(f"the locustfile failed {self._done['error_count']} times; the first:\n{self._done['errors'][0]}")
 

@@ -13,6 +13,7 @@ import pytest
 
 from runner.backend import BACKENDS, choose_backend
 from runner.errors import AppError, Inconclusive, LabError, LabsError
+from runner.generator import HeadStart
 from runner.lab import read_lab, resolve_submission
 from runner.page import write_page
 from runner.report import Report, new_run_folder, print_verdict, write_report
@@ -53,7 +54,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
     seed = config.getoption("--seed")
     seed = random.SystemRandom().randrange(10_000) if seed is None else seed
     backend = choose_backend(config.getoption("--backend"), described.services)
-    run = Run(described, submission, judge.run_folder(described.name), seed, backend)
+    run = Run(described, submission, judge.run_folder(described.name), seed, backend, judge.ahead)
     run.is_narrated = config.getoption("--narrate")
     judge.runs[request.node.nodeid] = run
     try:
@@ -78,6 +79,7 @@ class Judge:
         self.results: dict[str, list[CheckResult]] = {}
         self.reports: list[Report] = []
         self.is_interrupted = False
+        self.ahead = next((plugin for plugin in config.pluginmanager.get_plugins() if isinstance(plugin, HeadStart)), None)
 
     def run_folder(self, name: str) -> Path:
         """The folder asked for, or a new one."""
@@ -109,10 +111,12 @@ class Judge:
         if is_new and call.when != "teardown":
             run = self.runs.get(module.nodeid)
             comparisons = tuple(run.comparisons) if run else ()
+            doubt = run.doubts[0].what if run and run.doubts else ""
             if run:
                 run.comparisons.clear()
+                run.doubts.clear()
             error = call.excinfo.value if call.excinfo else None
-            result = judge_check(item, error, is_setup=call.when == "setup", seconds=call.duration)
+            result = judge_check(item, error, is_setup=call.when == "setup", seconds=call.duration, doubt=doubt)
             self.results.setdefault(module.nodeid, []).append(replace(result, comparisons=comparisons))
         return report
 
@@ -160,14 +164,19 @@ def asks_for_the_lab(item: pytest.Function) -> bool:
     return "lab" in item.fixturenames and "lab" not in (item.callspec.params if hasattr(item, "callspec") else {})
 
 
-def judge_check(item: pytest.Function, error: BaseException | None, *, is_setup: bool, seconds: float) -> CheckResult:
-    """What a check came to: an assertion in it is a failed promise, the kit's own errors say whom to blame, all else is a broken lab."""
+def judge_check(item: pytest.Function, error: BaseException | None, *, is_setup: bool, seconds: float, doubt: str = "") -> CheckResult:
+    """What a check came to: an assertion in it is a failed promise, the kit's own errors say whom to blame, all else is a broken lab.
+
+    With a `doubt` (the machine was slow) a failed promise is INCONCLUSIVE.
+    """
     promised, why = read_promise(item.function.__doc__)
     result = CheckResult(name=item.name, outcome=Outcome.PASS, promised=promised, why=why, seconds=seconds)
     if error is None:
         return result
     seen = str(error)
     if isinstance(error, AssertionError | pytest.fail.Exception) and not is_setup:
+        if doubt:
+            return replace(result, outcome=Outcome.INCONCLUSIVE, seen=f"{doubt}, so this may be no fault of the app: {read_seen(seen)}")
         return replace(result, outcome=Outcome.FAIL, seen=read_seen(seen))
     if not isinstance(error, LabsError):
         hint = "the lab's own code failed: run it with pytest to see where"

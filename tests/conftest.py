@@ -23,8 +23,9 @@ import psutil
 import pytest
 
 from runner.children import Children
+from runner.generator import LoadProcess
 from runner.images import IMAGES, missing_images
-from runner.load import Load, LoadProcess
+from runner.load import Load
 from runner.stack.engine import connect_engine
 from runner.stack.sweep import RUN_LABEL, things_of
 

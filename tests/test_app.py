@@ -309,6 +309,45 @@ def test_require_makes_a_run_inconclusive(run: Run) -> None:
         run.require([], "too few hits")
 
 
+class Strained:
+    """As much of a load as tells how slow the machine was."""
+
+    def __init__(self, stalled_s: float, cpu_wait_share: float) -> None:
+        self.history = self
+        self.longest_stall_s = stalled_s
+        self.cpu_wait_share = cpu_wait_share
+
+
+@pytest.mark.parametrize(
+    ("stalled_s", "waited", "doubts"),
+    [
+        (0.9, 0.39, []),
+        (1.5, 0.5, ["the machine stood still for 1.5 s"]),
+        (0.1, 0.5, ["a replica was ready to run and had no CPU for 50% of the time"]),
+    ],
+)
+def test_a_slow_machine_casts_a_doubt(run: Run, stalled_s: float, waited: float, doubts: list[str]) -> None:
+    load: Any = Strained(stalled_s, waited)
+    run.require_calm(load)
+    assert [doubt.what for doubt in run.doubts] == doubts
+    run.doubts.clear()
+
+
+def test_a_slow_machine_explains_no_more_than_its_share_of_a_time(run: Run) -> None:
+    load: Any = Strained(0.5, 0.5)
+    run.require_calm(load)
+    with pytest.raises(AssertionError):
+        run.at_most(6.4, 3, "6.4 s", is_time=True)
+    assert run.doubts, "3 s of work take 6 s with half a CPU, and half a second of standing still comes on top"
+    with pytest.raises(AssertionError):
+        run.at_most(6.6, 3, "6.6 s")
+    assert run.doubts, "what is no time does not grow with it"
+    with pytest.raises(AssertionError):
+        run.at_most(6.6, 3, "6.6 s", is_time=True)
+    assert not run.doubts
+    run.comparisons.clear()
+
+
 def test_comparisons_are_kept_with_their_limits(run: Run) -> None:
     run.comparisons.clear()
     run.at_most(1, 2, "", "below")

@@ -73,7 +73,7 @@ UNREADY = r"app-1 did not answer GET /healthz within 3 s \(.*Connection refused\
 APP_PROBLEMS = {
     "crashes": r"app-1 ended before it answered GET /healthz \(exit code 1\)\n +\| about to import\n(?s:.*)"
     rf"ModuleNotFoundError: No module named 'a_module_that_is_not_there'\n{LOG}it did not start: mend it in .*/apps/crashes and",
-    "exits-later": rf"app-1 died while it served \(exit code 7\)\n +\| three is enough\n{LOG}nobody killed it",
+    "exits-later": rf"app-1 died while it served \(exit code 7\)\n(?: +\| .*\n)* +\| three is enough\n(?: +\| .*\n)*{LOG}nobody killed it",
     "never-ready": rf"{UNREADY} +\| still loading\n{LOG}listen on \$PORT and",
     "other-port": rf"{UNREADY} +it listens on port \d+ instead of \$PORT=\d+\n +\| \(it printed nothing\)\n{LOG}listen on the port in \$PORT",
 }

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner.errors import AppError, LabError, MachineError
-from runner.load import Load, LoadProcess
+from runner.generator import LoadProcess
+from runner.load import Load
 
 if TYPE_CHECKING:
     from conftest import Clockwork, Loads
@@ -200,7 +201,7 @@ def test_a_load_generator_that_was_killed_is_the_machines_fault(clockwork: "Cloc
 
 
 def test_a_load_generator_that_does_not_start_is_the_machines_fault(loads: "Loads", monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("runner.load.clean_environment", lambda home: {"PYTHONHOME": str(home)})
+    monkeypatch.setattr("runner.generator.clean_environment", lambda home: {"PYTHONHOME": str(home)})
     worker = LoadProcess(loads.children, "load", tmp_path / "load.log")
     with pytest.raises(MachineError, match=r"the load generator did not start \(exit code 1\)\n(?s:.*)  log: "):
         worker.connect()

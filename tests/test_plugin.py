@@ -128,9 +128,9 @@ class Item:
         """
 
 
-def judge(error: BaseException | None, *, is_setup: bool = False) -> CheckResult:
+def judge(error: BaseException | None, *, is_setup: bool = False, doubt: str = "") -> CheckResult:
     item: Any = Item()
-    return judge_check(item, error, is_setup=is_setup, seconds=0.5)
+    return judge_check(item, error, is_setup=is_setup, seconds=0.5, doubt=doubt)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +150,14 @@ def test_the_type_of_an_error_says_whom_to_blame(error: Exception | None, outcom
     result = judge(error)
     assert (result.outcome, result.blame, result.seen, result.hint) == (outcome, blame, seen, hint)
     assert (result.name, result.promised, result.why, result.seconds) == ("test_it_holds", "It holds.", "it may break.", 0.5)
+
+
+def test_on_a_slow_machine_a_broken_promise_decides_nothing_and_a_kept_one_is_kept() -> None:
+    result = judge(AssertionError("3 of 4"), doubt="the machine stood still for 2.0 s")
+    assert (result.outcome, result.blame) == (Outcome.INCONCLUSIVE, "")
+    assert result.seen == "the machine stood still for 2.0 s, so this may be no fault of the app: 3 of 4"
+    assert judge(None, doubt="the machine stood still for 2.0 s").outcome is Outcome.PASS
+    assert judge(AppError("app-1 died"), doubt="the machine stood still for 2.0 s").outcome is Outcome.FAIL
 
 
 def test_an_assertion_of_the_scenario_is_no_broken_promise() -> None:

@@ -159,14 +159,14 @@ def test_prices_are_fresh(rush, lab):
     ages = [((r.start_ns - loaded_ns[v]) / 1e9, r.context["key"]) for r in calm if r.status == 200 and (v := part(r, "version")) in loaded_ns]
     lab.require(len(ages) >= 300, f"only {len(ages)} answers whose version the catalog knows")
     age, key = max(ages)
-    lab.at_most(age, STALE_LIMIT_S, f"product {key} was {age:.1f} s old when it was asked for", "age of the oldest answer in s")
+    lab.at_most(age, STALE_LIMIT_S, f"product {key} was {age:.1f} s old when it was asked for", "age of the oldest answer in s", is_time=True)
     lab.require(rush.outage_end_ns, f"the load ended before {rush.load.missed}")
     for key, since_ns in [*((key, rush.outage_end_ns) for key in rush.catalog.hot), (rush.short_key, rush.short_end_ns)]:
         lab.require(since_ns, f"the load ended before {rush.load.missed}")
         again = [c["start_ns"] for c in rush.calls if c["key"] == key and c["status"] == 200 and c["start_ns"] > since_ns]
         waited = (min(again, default=rush.load.end_ns) - since_ns) / 1e9
         seen = f"product {key} was not loaded for {waited:.1f} s after the catalog worked again"
-        lab.at_most(waited, STALE_LIMIT_S, seen, "s until a hot product is loaded after an outage")
+        lab.at_most(waited, STALE_LIMIT_S, seen, "s until a hot product is loaded after an outage", is_time=True)
 
 
 def test_readers_survive_an_outage_of_the_origin(rush, lab):
