@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runner.counters import read_counters
 from runner.errors import LabError
 from runner.history import History, Record
 from runner.verdict import CheckResult, Outcome
@@ -83,6 +84,7 @@ def read_run(folder: Path, title: str) -> dict[str, Any]:
         "until_s": max(ends, default=1.0),
         "rate": rates(records, start_ns),
         "latency": latencies(records, start_ns),
+        "counters": read_counters(folder, start_ns),
         "tables": tables(report, records, start_ns, folder),
         "logs": read_logs(folder),
     }

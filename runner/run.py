@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from runner.app import Answer, App, Peer, ask_replica
 from runner.backend import Choice
 from runner.children import Children
+from runner.counters import OPENERS, Sampler, write_counters
 from runner.errors import Inconclusive, LabError
 from runner.generator import HeadStart, LoadProcess
 from runner.lab import Lab, Submission
@@ -60,6 +62,7 @@ class Run:
         self.events: list[dict[str, Any]] = []
         self.is_narrated = False
         self._ahead = ahead
+        self._samplers: list[Sampler] = []
         self._idle: LoadProcess | None = None
         self._proxy: ProxyControl | None = None
         self._accounts: dict[str, str] = {}  # service -> the app's password
@@ -133,6 +136,8 @@ class Run:
         """End everything. Safe to call after a failed `start`."""
         if self._ahead is not None:
             self._ahead.process.save_log()
+        with contextlib.suppress(OSError):  # a full disk: the report goes without
+            write_counters(self.folder, self._samplers)
         if hasattr(self, "stack"):
             self.stack.stop()
         elif hasattr(self, "children"):
@@ -155,6 +160,8 @@ class Run:
         cut short, which `is_cut_short` tells.
         """
         number = len(self.loads) + 1
+        if number == 1:
+            self._samplers = [Sampler(name, partial(self.stack.address, name)) for name in self.lab.services if name in OPENERS]
         worker, self._idle = self._idle, None
         if worker is None:
             worker = LoadProcess(self.children, f"load-{number}", self.folder / f"load-{number}.log")

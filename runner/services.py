@@ -1,5 +1,6 @@
 """What is true of a service whatever the backend: how the kit asks whether it answers, and what the app may do and know."""
 
+import logging
 import socket
 import struct
 import time
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from redis import Redis as RedisClient
 
 APP = "app"
+NO_LOG = logging.NullHandler()  # a broker that a fault has stopped is no news on the terminal
 ANSWER_WITHIN_S = 10.0
 START_WITHIN_S = 60.0
 
@@ -193,6 +195,7 @@ def load_kafka() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import kafka
+    logging.getLogger("kafka").addHandler(NO_LOG)
     return kafka
 
 

@@ -117,6 +117,25 @@ function timeline(run) {
   return section;
 }
 
+const palette = ["--p50", "--p99", "--unsure", "--ok", "--fail", "--p95"];
+
+function servers(run) {
+  const section = add(make("section"), make("h2", "Servers"), make("p", "what they counted themselves, read four times a second", { class: "facts" }));
+  const boxes = run.counters.map((chart) => {
+    const names = Object.keys(chart.series);
+    const box = make("div", undefined, { class: "chart" });
+    add(section, make("h3", chart.title), legend(names.map((name, n) => [name, palette[n % palette.length]])), box);
+    return [chart, box];
+  });
+  section.draw = () => {
+    for (const [chart, box] of boxes) {
+      const series = Object.values(chart.series).map((_, n) => ({ stroke: css(palette[n % palette.length]), width: 2, points: { show: false } }));
+      draw(box, run, [chart.t, ...Object.values(chart.series)], series, { scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } } });
+    }
+  };
+  return section;
+}
+
 function table(title, note, columns, rows) {
   const section = add(make("section"), make("h2", title));
   if (note) add(section, make("p", note, { class: "facts" }));
@@ -141,6 +160,10 @@ for (const run of runs) {
   if (run.requests) {
     drawn.push(timeline(run));
     add(article, drawn[drawn.length - 1]);
+    if (run.counters.length) {
+      drawn.push(servers(run));
+      add(article, drawn[drawn.length - 1]);
+    }
   }
   for (const t of run.tables) add(article, table(t.title, t.note, t.columns, t.rows));
   add(article, logs(run));
