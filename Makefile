@@ -30,7 +30,7 @@ help: ## this page
 #:   REPEAT      verify: run each submission that often
 #:   BUSY=1      verify: keep every core busy meanwhile
 #:   JOBS        verify: labs side by side
-#:   SAMPLE=1    verify: of each lab only the starter, the solution and one wrong answer
+#:   SAMPLE=n    verify: of each lab only the starter, the solution and n wrong answers, others each day
 #:   LOCAL=1     images: from distribution packages, without an image registry
 #:   FIX=1       doctor: remove what is left over
 #:   PYTHON      the Python to make .venv with (default: the newest of 3.11 to 3.14)
@@ -75,7 +75,7 @@ load: named setup ## keep a lab up and open Locust's own page on it
 	@$(labs) load $(run_flags) "$$NAME"
 
 verify: setup ## prove labs: starters fail, solutions pass, wrong answers are caught
-	@$(labs) verify $(if $(call is_on,BUSY),--busy) $(if $(call is_on,SAMPLE),--sample) $${REPEAT:+--repeat="$$REPEAT"} $${JOBS:+--jobs="$$JOBS"} \
+	@$(labs) verify $(if $(call is_on,BUSY),--busy) $${SAMPLE:+--sample="$$SAMPLE"} $${REPEAT:+--repeat="$$REPEAT"} $${JOBS:+--jobs="$$JOBS"} \
 	    $${SEED:+--seed="$$SEED"} $${BACKEND:+--backend="$$BACKEND"} $${SUBMISSION:+--only="$$SUBMISSION"} $${NAME:+"$$NAME"}
 
 list: setup ## the labs, and where you stand

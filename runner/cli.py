@@ -94,7 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--changed", metavar="REVISION", help="only labs that differ from a git revision, or all when the kit does")
     verify.add_argument("--repeat", type=int, default=1, metavar="N", help="run each N times")
     verify.add_argument("--busy", action="store_true", help="keep every core busy meanwhile")
-    verify.add_argument("--sample", action="store_true", help="of each lab only the starter, the solution and one wrong answer, another each day")
+    sample_help = "of each lab only the starter, the solution and N wrong answers (default: 1), others each day"
+    verify.add_argument("--sample", type=int, nargs="?", const=1, default=0, metavar="N", help=sample_help)
     verify.add_argument("--jobs", type=int, default=1, metavar="N", help="labs side by side")
     verify.add_argument("--seed", type=int, help="the same seed for every run")
     verify.add_argument("--output", type=Path, metavar="FOLDER", help="where verify.json and junit.xml go (default: .labs/verify/<time>)")
@@ -222,7 +223,7 @@ def verify_labs(arguments: argparse.Namespace) -> int:
             only=arguments.only or [],
             repeat=arguments.repeat,
             is_busy=arguments.busy,
-            is_sample=arguments.sample,
+            sample=arguments.sample,
             is_mine=arguments.mine,
             shard=arguments.shard,
             changed=arguments.changed,

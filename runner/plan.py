@@ -22,7 +22,7 @@ class Plan:
     only: Sequence[str] = ()
     repeat: int = 1
     is_busy: bool = False
-    is_sample: bool = False
+    sample: int = 0  # how many wrong answers of each lab; 0 is all
     is_mine: bool = False
     shard: tuple[int, int] = (1, 1)
     changed: str | None = None
@@ -82,7 +82,7 @@ def choose_cells(labs: Sequence[Lab], plan: Plan) -> list[Cell]:
 
 
 def expectations(lab: Lab, plan: Plan) -> list[Expectation]:
-    """The starter, the solution and each wrong submission, as lab.toml declares them; of a sample's wrong ones the one whose day it is.
+    """The starter, the solution and each wrong submission, as lab.toml declares them; of a sample's wrong ones those whose day it is.
 
     With `is_mine` only the learner's, which must pass.
     """
@@ -91,6 +91,7 @@ def expectations(lab: Lab, plan: Plan) -> list[Expectation]:
     found = [Expectation("starter", frozenset(lab.starter.fails), frozenset(lab.starter.may_fail))]
     found.append(Expectation("solution", frozenset(), frozenset()))
     wrong = [Expectation(f"wrong/{bug}", frozenset(w.fails), frozenset(w.may_fail)) for bug, w in lab.wrong.items()]
-    if plan.is_sample and wrong:
-        wrong = [wrong[datetime.now(UTC).toordinal() % len(wrong)]]
+    if 0 < plan.sample < len(wrong):
+        first = datetime.now(UTC).toordinal() * plan.sample
+        wrong = [wrong[(first + number) % len(wrong)] for number in range(plan.sample)]
     return [e for e in found + wrong if not plan.only or e.submission in plan.only]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -201,10 +202,31 @@ def test_expectations_are_those_of_lab_toml() -> None:
     assert expectations(lab, Plan(only=["wrong/nothing"])) == []
 
 
-def test_a_sample_has_one_wrong_answer() -> None:
-    starter, solution, wrong = expectations(read_lab(LABS / "microservices" / "hits"), Plan(is_sample=True))
+def test_a_sample_has_as_many_wrong_answers_as_asked_for() -> None:
+    lab = read_lab(LABS / "microservices" / "hits")
+    starter, solution, wrong = expectations(lab, Plan(sample=1))
     assert (starter.submission, solution.submission) == ("starter", "solution")
     assert wrong.submission.startswith("wrong/")
+    assert expectations(lab, Plan(sample=2)) == expectations(lab, Plan(sample=9)) == expectations(lab, Plan())
+
+
+def test_samples_of_the_days_to_come_are_all_wrong_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Day(datetime):
+        number = 0
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Day":
+            return cls.fromordinal(739_000 + cls.number)
+
+    monkeypatch.setattr("runner.plan.datetime", Day)
+    lab = read_lab(LABS / "microservices" / "hits")
+    lab = lab.model_copy(update={"wrong": {f"bug-{n}": lab.wrong["numbers-twice"] for n in range(7)}})
+    seen = []
+    for Day.number in range(7):
+        found = [e.submission for e in expectations(lab, Plan(sample=3))][2:]
+        assert len(set(found)) == 3
+        seen += found
+    assert {found: seen.count(found) for found in seen} == {f"wrong/bug-{n}": 3 for n in range(7)}
 
 
 def test_margins_take_the_solution_and_what_must_be_caught() -> None:
