@@ -25,7 +25,8 @@ class Expectation:
         if not self.fails:
             return "" if report["verdict"] == "PASS" else describe(report)
         if report["verdict"] != "FAIL":
-            return f"{report['verdict']}, should fail {names(self.fails)}"
+            said = [f": {c['seen'].splitlines()[0]}" for c in report["checks"] if c["name"] in self.fails and c["seen"]]
+            return f"{report['verdict']}, should fail {names(self.fails)}{''.join(said[:1])}"
         if missed := self.fails - failed:
             return f"not caught by {names(missed)}"
         if extra := failed - self.fails - self.may_fail:

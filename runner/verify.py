@@ -51,6 +51,8 @@ def verify(plan: Plan) -> int:
     bad = [c for c in cells if c.problem]
     form_problems = sum(map(len, problems.values()))
     load_s = sum(c.report.get("load_s", 0.0) for c in cells)
+    for c in bad:  # once more, where a long log ends
+        print(f"BAD  {c.title}  {c.problem}")
     print(f"\n{len(cells)} cells in {wall_s:.0f} s ({load_s:.0f} s of load); {shown_path(output)}/verify.json")
     print(f"{len(cells) - len(bad)} passed, {len(bad) + form_problems} failed")
     return int(Outcome.FAIL if bad or form_problems else Outcome.PASS)
