@@ -108,6 +108,8 @@ def watch(lab: Lab, backend: str) -> int:
                     for line in describe_change(last, report) if last and report else ():
                         print(line)
                     last = report or last
+                    if report and report["verdict"] == Outcome.PASS.name:
+                        print(f"next: make debrief NAME={lab.name}: why it works, and what it costs")
                     print(f"\nwatching {shown_path(folder)}/   {KEYS}", flush=True)
                     warm = None
     except KeyboardInterrupt:

@@ -83,6 +83,7 @@ def test_each_save_is_judged_and_what_changed_is_said(watching: Watching, kit: "
     eventually(is_warm(kit, 1), "the second warm run")
     mine.write_text((kit.lab("hits") / "solution" / "app.py").read_text())
     eventually(lambda: "PASS  hits   mine" in watching.text, "the verdict of the solution", 30)
+    eventually(lambda: "next: make debrief NAME=hits: " in watching.text, "what to do after a PASS")
     eventually(lambda: "every hit is counted: FAIL -> PASS\n  hits counted: 10 -> 20 (at least 20)" in watching.text, "what changed")
     watching.press("d")
     eventually(lambda: "+++ my/hits/app.py" in watching.text, "the diff")
