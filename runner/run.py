@@ -134,9 +134,9 @@ class Run:
 
     def stop(self) -> None:
         """End everything. Safe to call after a failed `start`."""
-        if self._ahead is not None:
-            self._ahead.process.save_log()
-        with contextlib.suppress(OSError):  # a full disk: the report goes without
+        with contextlib.suppress(Exception):  # a full disk, or an interpreter that is going: neither may keep the rest from its end
+            if self._ahead is not None:
+                self._ahead.process.save_log()
             write_counters(self.folder, self._samplers)
         if hasattr(self, "stack"):
             self.stack.stop()
