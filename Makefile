@@ -14,7 +14,7 @@ labs := .venv/bin/labs
 is_on = $(filter-out 0 no off false,$($(1)))
 run_flags = $${SUBMISSION:+--submission="$$SUBMISSION"} $${SEED:+--seed="$$SEED"} $${BACKEND:+--backend="$$BACKEND"}
 
-.PHONY: help setup setup-dev setup-browser setup-docs docs tour lab hint watch reset solution debrief next load verify list new images doctor compare test test-docker test-browser lint clean named named-new
+.PHONY: help setup setup-dev setup-browser setup-docs docs tour lab hint watch debug reset solution debrief next ui load verify list new images doctor compare test test-docker test-browser lint clean named named-new
 
 help: ## this page
 	@printf 'backend-labs: production incidents that you can run\n\n'
@@ -59,6 +59,9 @@ hint: named setup ## the next of a lab's three hints
 watch: named setup ## judge your version again at each save
 	@$(labs) watch $${BACKEND:+--backend="$$BACKEND"} "$$NAME"
 
+debug: named setup-dev ## your version under a debugger, which attaches to 127.0.0.1:5678
+	@$(labs) run --debug-app $${SUBMISSION:+--submission="$$SUBMISSION"} $${SEED:+--seed="$$SEED"} "$$NAME"
+
 reset: named setup ## begin a lab anew; your version is kept
 	@$(labs) reset "$$NAME"
 
@@ -70,6 +73,9 @@ debrief: named setup ## after a pass: why it works, and what it costs
 
 next: setup ## what to do now
 	@$(labs) next
+
+ui: setup ## all of it as pages for a browser, on this machine alone
+	@$(labs) ui $${BACKEND:+--backend="$$BACKEND"}
 
 load: named setup ## keep a lab up and open Locust's own page on it
 	@$(labs) load $(run_flags) "$$NAME"
@@ -116,7 +122,7 @@ clean: ## remove .venv, runs and caches; my/ and your progress stay
 
 # Before any set-up: a missing name is said at once.
 named:
-	@test -n "$$NAME" || { printf 'say which lab: make $(firstword $(filter lab hint load,$(MAKECMDGOALS))) NAME=<one of these>\n\n'; \
+	@test -n "$$NAME" || { printf 'say which lab: make $(firstword $(filter lab hint watch debug reset solution debrief load,$(MAKECMDGOALS))) NAME=<one of these>\n\n'; \
 	    for lab in labs/*/*/lab.toml; do lab=$${lab%/lab.toml}; printf '  %s\n' "$${lab##*/}"; done; exit 2; } >&2
 
 named-new:

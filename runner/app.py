@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import secrets
@@ -15,12 +16,14 @@ import psutil
 
 from runner.build import Prepared, prepare
 from runner.errors import AppError, LabError
-from runner.lab import Lab, Submission, app_of
+from runner.filling import fill_in
+from runner.lab import FILLED, HOME, Lab, Submission, app_of, shown_path
 from runner.skew import skew_env
 from runner.stack import Program, Stack, tail_of
 from runner.stack.ports import HOST
 
 PEER_READY_WITHIN_S = 20.0
+CHECK, CHECKED_WITHIN_S = "check", 30.0
 POLL_S = 0.01
 
 
@@ -90,6 +93,7 @@ class App:
         self.replicas: list[Replica] = []
         self.extras: list[Replica] = []
         self.wires: dict[str, int] = {}  # service or peer -> the port at which the app finds it
+        self.links: dict[tuple[int, int], int] = {}  # (caller, called) -> the port at which that replica finds the other
         self._killed: set[str] = set()
 
     def lay_out(self) -> None:
@@ -99,10 +103,13 @@ class App:
             self.replicas.append(Replica(f"app-{n}", n, self._stack.free_port()))
         for kind, extra in app.extra.items():
             for n in range(1, extra.replicas + 1):
-                self.extras.append(Replica(f"{kind}-{n}", n, self._stack.free_port() if extra.ready else None))
+                self.extras.append(Replica(f"{kind}-{n}", n, self._stack.free_port() if extra.has_port else None))
         ports = [replica.port for replica in (*self.replicas, *self.extras) if replica.port is not None]
         self.wires = {name: self._stack.free_port() for name in self._lab.wires}
-        self._stack.open(self._lab.folder, ports)
+        if app.mesh:
+            numbers = [replica.number for replica in self.replicas]
+            self.links = {pair: self._stack.free_port() for pair in itertools.permutations(numbers, 2)}
+        self._stack.open(self._lab.folder, ports, [replica.name for replica in self.replicas] if app.data_dir else ())
 
     def start_peers(self, seed: int) -> None:
         """Start the lab's peers; they need not be ready yet."""
@@ -140,6 +147,8 @@ class App:
         self._table = app_of(self._lab, self._submission.path)
         self._prepared = prepare(self._submission.path, self._table, self._stack.log("build"), backend=self._stack.backend)
         self._stack.refresh(self._prepared.folder)
+        if self._table.check:
+            self._check(self._table.check)
 
     def start(self) -> None:
         """Start all replicas and extra processes; they need not be ready yet."""
@@ -148,19 +157,46 @@ class App:
         for replica in self.extras:
             self._start_replica(replica, self._table.extra[replica.name.rpartition("-")[0]].command)
 
+    def _check(self, command: tuple[str, ...]) -> None:
+        """Have the server itself judge the submission, as the first replica would find it. Raises AppError in its words."""
+        program = self._program_of(CHECK, self.replicas[0], command)
+        self._stack.start_program(program)
+        deadline = time.monotonic() + CHECKED_WITHIN_S
+        while (code := self._stack.exit_code(CHECK)) is None and time.monotonic() < deadline:
+            time.sleep(POLL_S)  # a container's end and a process's are told in different ways
+        if code is None:
+            self._stack.kill(CHECK)
+        if code != 0:
+            ended = f"did not end within {CHECKED_WITHIN_S:g} s" if code is None else f"ended with exit code {code}"
+            said = tail_of(self._stack.log(CHECK)).replace(f"{self._stack.filled(CHECK)}/", "")
+            mine = shown_path(self._submission.path)
+            raise AppError(f"{mine} does not pass `{' '.join(command)}`: it {ended}\n{said}", hint=f"mend it in {mine} and run again")
+
     def _start_replica(self, replica: Replica, command: tuple[str, ...]) -> None:
+        self._stack.start_program(self._program_of(replica.name, replica, command))
+
+    def _program_of(self, name: str, replica: Replica, command: tuple[str, ...]) -> Program:
         env = {**self._prepared.env, **self.service_env, "REPLICA": str(replica.number)}
         if replica.port is not None:
             env["PORT"] = str(replica.port)
-        for name, peer in self.peers.items():
+        for called, peer in self.peers.items():
             # The path says which replica calls: truth that needs no word of the app.
-            env[f"{name.upper().replace('-', '_')}_URL"] = f"http://{HOST}:{self.wires.get(name, peer.port)}/{replica.name}"
+            key, address = env_name(called), f"{HOST}:{self.wires.get(called, peer.port)}"
+            env |= {f"{key}_URL": f"http://{address}/{replica.name}"} if self._lab.peers[called].http else {f"{key}_ADDRESS": address}
+        for kind, extra in self._table.extra.items():
+            if extra.has_port:
+                env[f"{env_name(kind)}_ADDRESSES"] = ",".join(f"{HOST}:{r.port}" for r in self.extras if r.name.rpartition("-")[0] == kind)
+        if self.links:
+            env["PEERS"] = ",".join(f"http://{HOST}:{port}" for (caller, _), port in sorted(self.links.items()) if caller == replica.number)
         if self._table.skewable:
             env |= skew_env(self._stack.shims())
         if self._prepared.packages:
             env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(self._prepared.packages)]))  # the clock's shim first
-        argv = self._prepared.fill_in(command, replica.port)
-        self._stack.start_program(Program(replica.name, argv, self._prepared.folder, env))
+        places = {HOME: self._stack.home(name), FILLED: self._stack.filled(name)}
+        argv = self._prepared.fill_in(command, replica.port, places)
+        is_filled = any(FILLED in word for word in command)
+        files = fill_in(self._prepared.folder, {**env, "HOME": places[HOME]}) if is_filled else {}
+        return Program(name, argv, self._prepared.folder, env, files=files)
 
     def await_ready(self) -> None:
         """Return when every replica has answered its readiness request. Raises AppError with the last log lines."""
@@ -216,15 +252,15 @@ class App:
                 raise AppError(f"{replica.name} died while it served ({how})\n{log}", hint="nobody killed it: it crashed or stopped itself")
 
     def cpu_waits_ns(self) -> dict[int, int]:
-        """How long each replica's main thread has waited for a CPU so far, by pid; empty where the kernel does not tell.
+        """How long the main thread of each process of a replica has waited for a CPU so far, by pid; empty where the kernel does not tell.
 
         Source: Linux, Documentation/scheduler/sched-stats.rst: /proc/<pid>/schedstat, second field, in ns.
         """
         waits: dict[int, int] = {}
         for replica in self.replicas:
-            pid = self._stack.pid(replica.name)
-            with contextlib.suppress(OSError):
-                waits[pid] = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+            for pid in family_of(self._stack.pid(replica.name)):
+                with contextlib.suppress(OSError):
+                    waits[pid] = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
         return waits
 
     def number_of(self, name: str) -> int | None:
@@ -236,6 +272,11 @@ class App:
         self._killed.add(name)
         self._stack.kill(name)
 
+    def quit(self, name: str) -> None:
+        """SIGQUIT one of its processes; from here on its death is no crash."""
+        self._killed.add(name)
+        self._stack.quit(name)
+
     def restart(self, name: str) -> None:
         """Start a killed process anew and return when it is ready."""
         self._stack.restart(name)
@@ -246,6 +287,11 @@ class App:
         for replica in self.replicas:
             if replica.name == name:
                 self.await_replica(replica, self._table.ready)
+
+
+def env_name(name: str) -> str:
+    """The name of a process in the names of environment variables: PRICE_LIST for price-list."""
+    return name.upper().replace("-", "_")
 
 
 @dataclass(frozen=True)
@@ -276,6 +322,14 @@ def ask_replica(host: str, replica: Replica, method: str, path: str, body: objec
         raise AppError(f"{replica.name} gave no answer to {method} {path}: {str(error) or type(error).__name__}") from error
     finally:
         connection.close()
+
+
+def family_of(pid: int) -> list[int]:
+    """A process and all below it: servers such as nginx leave the work to others."""
+    try:
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.Error:
+        return [pid]
 
 
 def listening_ports(pid: int) -> set[int]:

@@ -30,9 +30,10 @@ class Choice:
         return f"{self.name} ({self.why})" if self.why else self.name
 
 
-def choose_backend(asked: str, services: Sequence[str]) -> Choice:
+def choose_backend(asked: str, services: Sequence[str], programs: Sequence[str] = ()) -> Choice:
     """`embedded` and `docker` are what they say; `auto` is docker when an engine answers and the images are there, else embedded.
 
+    The images are those of the services, and of the programs that the app runs.
     Raises MachineError when docker was asked for and cannot be had.
     """
     if asked == "embedded":
@@ -42,23 +43,23 @@ def choose_backend(asked: str, services: Sequence[str]) -> Choice:
     if asked == "auto" and not is_engine_near():
         return Choice("embedded", "no Docker engine here")
     try:
-        return Choice("docker", client=prepared_engine(services, quick=asked == "auto"))
+        return Choice("docker", client=prepared_engine(services, programs, quick=asked == "auto"))
     except LabsError as error:
         if asked == "docker":
             raise
         return Choice("embedded", str(error))
 
 
-def prepared_engine(services: Sequence[str], *, quick: bool) -> "docker.DockerClient":
+def prepared_engine(services: Sequence[str], programs: Sequence[str] = (), *, quick: bool) -> "docker.DockerClient":
     """A client of an engine that has Compose and the images. Raises MachineError."""
-    from runner.images import missing_images
+    from runner.images import image_of, missing_images
     from runner.stack.engine import ANSWER_WITHIN_S, compose_command, connect_engine
 
     client = connect_engine(ASKED_WITHIN_S if quick else ANSWER_WITHIN_S)
     try:
         if services:
             compose_command()
-        require_images(missing_images(client, [*services, "runtime"]))
+        require_images(missing_images(client, sorted({*services, "runtime", *(image_of([program]) for program in programs)})))
     except BaseException:
         client.close()
         raise

@@ -1,6 +1,7 @@
 """What a submission needs before it runs: its build and the packages of its requirements.txt, each made once and cached by content."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -44,9 +45,10 @@ class Prepared:
     env: Mapping[str, str] = field(default_factory=dict)
     packages: Path | None = None
 
-    def fill_in(self, command: Sequence[str], port: int | None) -> list[str]:
-        """A command with its port and its built folder; that is relative, since every process starts in `folder`, wherever that is seen."""
-        return [part.replace("{port}", str(port)).replace(OUT, f"./{BUILT}") for part in command]
+    def fill_in(self, command: Sequence[str], port: int | None, places: Mapping[str, str] | None = None) -> list[str]:
+        """A command with its port and the process's own `places`, and its built folder; that is relative, since every process starts in `folder`."""
+        words = {"{port}": str(port), OUT: f"./{BUILT}", **(places or {})}
+        return [functools.reduce(lambda part, word: part.replace(word, words[word]), words, part) for part in command]
 
 
 def prepare(submission: Path, app: AppTable, log: Path, *, backend: str = "embedded") -> Prepared:
@@ -60,7 +62,7 @@ def prepare(submission: Path, app: AppTable, log: Path, *, backend: str = "embed
     is_carried = packages is not None and backend != "embedded"  # a container sees one folder
     is_made = app.build or is_carried
     folder = build(submission, app.build or (), cache, log, backend=backend, packages=packages) if is_made else submission
-    commands = [app.command, *(extra.command for extra in app.extra.values())]
+    commands = [app.command, *([app.check] if app.check else ()), *(extra.command for extra in app.extra.values())]
     for command in commands:
         check_built(folder, command)
     if backend != "embedded":  # what its commands name is in an image, not here

@@ -79,6 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--await-go", action="store_true", help="start all but the app, then wait for a line on the standard input (for `labs watch`)")
     run.add_argument("--demonstrate", action="store_true", help="exit 0 when the untouched starter FAILs: that is the incident")
 
+    run.add_argument("--debug-app", action="store_true", help="one replica of the app under debugpy, which waits for a debugger (embedded only)")
+    run.add_argument("--debug-port", type=int, default=5678, metavar="PORT", help="where the debugger attaches on 127.0.0.1 (default: 5678)")
+
     listing = add("list", list_labs, "List the labs by stage and topic, and where you stand.")
     listing.add_argument("--json", action="store_true", help="as data")
 
@@ -123,7 +126,7 @@ def add_upkeep(add: Callable[[str, object, str], argparse.ArgumentParser]) -> No
     new.add_argument("name", help="topic/name, such as middleware/cache-warming")
 
     images = add("images", run_images, "Prepare the Docker backend: pull or build the images of servers and apps that are missing.")
-    images.add_argument("names", nargs="*", metavar="name", help="redis, mysql, kafka or runtime (default: all)")
+    images.add_argument("names", nargs="*", metavar="name", help="redis, mysql, kafka, nginx or runtime (default: all)")
     kind = images.add_mutually_exclusive_group()
     kind.add_argument("--local", action="store_true", help="from distribution packages and Maven Central, without an image registry (Linux, root)")
     kind.add_argument("--official", action="store_true", help="from the official images, or not at all")
@@ -175,6 +178,11 @@ def add_learning(add: Callable[[str, object, str], argparse.ArgumentParser]) -> 
 
     add("next", show_next, "Say what to do now.")
 
+    ui = add("ui", serve_pages, "Serve the roadmap, the labs and their runs as pages for a browser, on this machine alone.")
+    ui.add_argument("--port", type=int, default=0, help="where it listens on 127.0.0.1 (default: a port that is free)")
+    ui.add_argument("--open", action="store_true", help="open the pages in a browser")
+    add_backend(ui)
+
 
 # Each command imports what it needs when it is called: `labs list` shall not pay for a test runner.
 
@@ -197,6 +205,7 @@ def run_lab(arguments: argparse.Namespace) -> int:
             is_demonstration=arguments.demonstrate,
             backend=arguments.backend,
             awaits_go=arguments.await_go,
+            debug_port=arguments.debug_port if arguments.debug_app else None,
         )
         return judge_submission(order, ahead)
     finally:
@@ -287,6 +296,13 @@ def show_next(arguments: argparse.Namespace) -> int:  # noqa: ARG001 - a command
 
     print(describe_next(find_root()))
     return 0
+
+
+def serve_pages(arguments: argparse.Namespace) -> int:
+    """`labs ui`."""
+    from runner.ui.server import serve
+
+    return serve(arguments.port, arguments.backend, is_opened=arguments.open)
 
 
 def take_tour(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ from runner.recipe import RECIPES
 if TYPE_CHECKING:
     import docker
 
-IMAGES = ("redis", "mysql", "kafka", "runtime")
+IMAGES = ("redis", "mysql", "kafka", "nginx", "node", "runtime")
+PROGRAMS = {"nginx": "nginx", "node": "node"}  # of an app -> the image that has it; the runtime has all others
 REPOSITORY = "backend-labs"
 BASE_LABEL = f"{REPOSITORY}.base"
 VERSION_LABEL = f"{REPOSITORY}.version"
@@ -22,6 +23,11 @@ VERSION_LABEL = f"{REPOSITORY}.version"
 def tag_of(name: str) -> str:
     """`backend-labs/<name>:<digest of all that goes in>`: an image of that tag is the right one."""
     return f"{REPOSITORY}/{name}:{RECIPES[name].digest()}"
+
+
+def image_of(command: Sequence[str]) -> str:
+    """The image that has a command's program."""
+    return PROGRAMS.get(command[0], "runtime")
 
 
 def image_env(names: Sequence[str]) -> dict[str, str]:

@@ -32,6 +32,7 @@ class Order:
     is_demonstration: bool = False
     backend: str = "auto"
     awaits_go: bool = False
+    debug_port: int | None = None
 
 
 class Listener:
@@ -68,7 +69,9 @@ def judge_submission(order: Order, ahead: HeadStart | None = None) -> int:
     lab = find_lab(order.name)
     is_first = order.submission in (None, "mine") and copy_starter(lab)
     submission = resolve_submission(lab, order.submission)
-    backend = choose_backend(order.backend, lab.services)  # here, where an error of it is no broken lab
+    if order.debug_port is not None:
+        order = prepare_debugging(order, lab, submission)
+    backend = choose_backend(order.backend, lab.services, lab.programs)  # here, where an error of it is no broken lab
     backend.close()
     print(
         f"{lab.name}: {lab.title}. Judging {shown_path(submission.path)} with {', '.join(lab.services) or 'no server'}.",
@@ -88,6 +91,9 @@ def judge_submission(order: Order, ahead: HeadStart | None = None) -> int:
     report = listener.reports[0]
     print()
     print_verdict(report, print)
+    if order.debug_port is not None:
+        print("This was a run under the debugger: one replica, no fault on it, limits that wait. What it came to is no verdict.")
+        return int(report.verdict.outcome)
     is_untouched = submission.kind == "mine" and is_same_tree(submission.path, lab.folder / "starter")
     if submission.kind == "mine" and not is_untouched and report.verdict.outcome in (Outcome.PASS, Outcome.FAIL):
         record_state(lab.name, "passed" if report.verdict.outcome is Outcome.PASS else "failed")
@@ -96,6 +102,17 @@ def judge_submission(order: Order, ahead: HeadStart | None = None) -> int:
     if order.is_demonstration and is_untouched and report.verdict.outcome is Outcome.FAIL:
         return 0
     return int(report.verdict.outcome)
+
+
+def prepare_debugging(order: Order, lab: Lab, submission: Submission) -> Order:
+    """The order, embedded. Raises LabError when it must be Docker, or when this lab's app cannot be debugged."""
+    from runner.debug import place_debuggers
+
+    if order.backend == "docker":
+        raise LabError("--debug-app runs embedded alone: in a container no debugger reaches the app", "say --backend embedded")
+    assert order.debug_port is not None
+    place_debuggers(lab, submission, order.debug_port)
+    return replace(order, backend="embedded")
 
 
 def pytest_arguments(lab: Lab, submission: Submission, order: Order) -> list[str]:
@@ -116,6 +133,7 @@ def pytest_arguments(lab: Lab, submission: Submission, order: Order) -> list[str
         str(find_root() / "pyproject.toml"),
     ]
     arguments += ["-o", "addopts=", "-o", "filterwarnings=", "-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "labs"]
+    arguments += [f"--debug-app={order.debug_port}"] * (order.debug_port is not None)
     arguments += [f"--seed={order.seed}"] * (order.seed is not None) + ["--keep"] * order.is_kept + ["--await-go"] * order.awaits_go
     return arguments
 

@@ -20,6 +20,8 @@ from runner.tables import KEBAB, OWN_TABLES, TABLES, AppTable, LabTable, OwnTabl
 
 OWN_FILE = "app.toml"
 OUT = "{out}"  # in a command: the folder that a build fills
+HOME = "{home}"  # in a command: the folder in which a process may write
+FILLED = "{filled}"  # in a command: the submission, with its templates filled in
 
 AnyTable = TypeVar("AnyTable", bound=Table)
 
@@ -55,6 +57,11 @@ class Lab(LabTable):
     def topic(self) -> str:
         """The topic that it lies under."""
         return self.folder.parent.name
+
+    @property
+    def programs(self) -> list[str]:
+        """What the app's commands run."""
+        return [self.app.command[0], *(extra.command[0] for extra in self.app.extra.values())]
 
     def schema_of(self, service: str) -> str:
         """What the app finds in a service: SQL for mysql, a topic a line for kafka, nothing else."""
@@ -167,7 +174,7 @@ def check_submission(lab: Lab, submission: Submission) -> None:
     # What a build leaves is not there yet.
     for command in [app.build] if app.build else [app.command, *(extra.command for extra in app.extra.values())]:
         for file in files_of(command):
-            if not (path / file).exists() and not (path / file.removesuffix(".py") / "__init__.py").exists():
+            if not any((path / one).exists() for one in (file, f"{file}.template", f"{file.removesuffix('.py')}/__init__.py")):
                 seen = ", ".join(sorted(p.name for p in path.iterdir())[:10])
                 message = f"the submission {shown_path(path)} has no {file}, which `{' '.join(command)}` runs; it has {seen}"
                 raise LabError(message, "is it the right folder?")
@@ -180,7 +187,8 @@ def app_of(lab: Lab, folder: Path) -> AppTable:
         own = read_table(path, OwnTable, OWN_TABLES, [], tuple(app.extra), "docs/any-language.md shows what an app.toml holds")
         extra = {name: table.model_copy(update=dict(own.extra.get(name, ()))) for name, table in app.extra.items()}
         build = own.build if own.command else own.build or app.build  # the lab's build is for the lab's command
-        app = app.model_copy(update={"command": own.command or app.command, "build": build, "extra": extra})
+        check = own.check if own.command else own.check or app.check
+        app = app.model_copy(update={"command": own.command or app.command, "build": build, "check": check, "extra": extra})
     for command in (app.command, *(one.command for one in app.extra.values())):
         if not app.build and any(OUT in word for word in command):
             shown = shown_path(path if path.is_file() else lab.folder / "lab.toml")
@@ -193,6 +201,8 @@ def files_of(command: Sequence[str]) -> Iterator[str]:
     for place, word in enumerate(command):
         if module := re.fullmatch(r"([A-Za-z_]\w*(?:\.\w+)*):[A-Za-z_]\w*", word):
             yield module[1].replace(".", "/") + ".py"
+        elif word.startswith(f"{FILLED}/"):
+            yield word.removeprefix(f"{FILLED}/")
         elif re.fullmatch(r"(\./)?[\w-]+(/[\w-]+)*\.(py|js|mjs|sh|rb|jar)", word) or (place == 0 and word.startswith("./")):
             yield word.removeprefix("./")
 

@@ -44,8 +44,10 @@ class Load:
         at_most_s: float,
         is_endless: bool,
         app: Watched,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._worker = worker
+        self._clock = clock
         self._start = start
         self._until = until
         self._at_most_s = at_most_s
@@ -62,7 +64,7 @@ class Load:
 
     def __enter__(self) -> Self:
         self.start_ns = time.monotonic_ns()
-        self._deadline = time.monotonic() + self._at_most_s
+        self._deadline = self._clock() + self._at_most_s
         self._waits_ns = self._app.cpu_waits_ns()
         self._send(self._start)
         self._reader.start()
@@ -113,10 +115,10 @@ class Load:
         When the load ends or `at_most_s` pass before that, the rest of the block is left out and `missed` says `what`: it is for the checks to
         say whether they can judge without it.
         """
-        deadline = min(self._deadline, time.monotonic() + at_most_s)
+        deadline = min(self._deadline, self._clock() + at_most_s)
         while not (value := state()):
             self._app.check_alive()
-            if self.is_over or time.monotonic() > deadline:
+            if self.is_over or self._clock() > deadline:
                 self.missed = what
                 raise NotReachedError(what)
             time.sleep(POLL_S)  # the state lives in other processes: there is nothing to block on
@@ -135,7 +137,7 @@ class Load:
             if self._until is not None and self._until():
                 return
             self._app.check_alive()
-            if time.monotonic() > self._deadline:
+            if self._clock() > self._deadline:
                 self.is_cut_short = True
                 return
             time.sleep(POLL_S)  # as in `until`

@@ -12,7 +12,8 @@ A peer of a lab is a file such as
 
     peer.run()
 
-The public address is PORT; its paths start with the caller's replica (`/app-2/products/7`), put there by the kit in `<PEER>_URL`. The
+The public address is PORT; its paths start with the caller's replica (`/app-2/products/7`), put there by the kit in `<PEER>_URL`. (With
+`http = false` in lab.toml it speaks another protocol, which it serves by itself: `peer.run(serve)`; the app finds it at `<PEER>_ADDRESS`.) The
 control address is CONTROL_PORT with the bearer token CONTROL_TOKEN, which the app never receives: `GET /calls?after=n` and `POST /state`.
 """
 
@@ -21,7 +22,8 @@ import hmac
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -29,6 +31,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+HOST = os.environ.get("HOST", "127.0.0.1")
 
 Call = dict[str, Any]
 Handler = Callable[[Request, Call], Awaitable[Response | dict[str, Any]]]
@@ -50,32 +54,39 @@ class Peer:
 
         def add(handler: Handler) -> Handler:
             async def serve(request: Request) -> Response:
-                call: Call = {
-                    "n": len(self.calls) + 1,
-                    "replica": request.path_params["replica"],
-                    "method": method,
-                    "path": request.url.path.removeprefix("/" + request.path_params["replica"]),
-                    "start_ns": time.monotonic_ns(),
-                    "end_ns": None,
-                    "status": None,
-                }
-                self.calls.append(call)
-                try:
-                    answer = await handler(request, call)
-                    response = answer if isinstance(answer, Response) else JSONResponse(answer)
+                replica, path = request.path_params["replica"], request.url.path
+                with self.noted(method, path.removeprefix("/" + replica), replica) as call:
+                    try:
+                        answer = await handler(request, call)
+                        response = answer if isinstance(answer, Response) else JSONResponse(answer)
+                    except Exception:
+                        call["status"] = 500  # what Starlette now answers
+                        raise
                     call["status"] = response.status_code
-                except Exception:
-                    call["status"] = 500  # what Starlette now answers
-                    raise
-                else:
-                    return response
-                finally:
-                    call["end_ns"] = time.monotonic_ns()
+                return response
 
             self._routes.append(Route("/{replica}" + path, serve, methods=[method]))
             return handler
 
         return add
+
+    @contextmanager
+    def noted(self, method: str, path: str, replica: str | None = None) -> Iterator[Call]:
+        """A call in the ledger, from here to the block's end; `route` does it for HTTP, the server of another protocol for itself."""
+        call: Call = {
+            "n": len(self.calls) + 1,
+            "replica": replica,
+            "method": method,
+            "path": path,
+            "start_ns": time.monotonic_ns(),
+            "end_ns": None,
+            "status": None,
+        }
+        self.calls.append(call)
+        try:
+            yield call
+        finally:
+            call["end_ns"] = time.monotonic_ns()
 
     def count(self, what: str) -> int:
         """1, 2, 3, ... for each thing counted: the order in which things took effect."""
@@ -91,11 +102,11 @@ class Peer:
         async with self._changed:
             await self._changed.wait_for(is_so)
 
-    def run(self) -> None:
-        """Serve both addresses until killed."""
-        asyncio.run(self._serve())
+    def run(self, serve: Callable[[str], Awaitable[object]] | None = None) -> None:
+        """Serve both addresses until killed; `serve("host:port")` the public one, where that speaks no HTTP."""
+        asyncio.run(self._serve(serve))
 
-    async def _serve(self) -> None:
+    async def _serve(self, serve: Callable[[str], Awaitable[object]] | None) -> None:
         token = f"Bearer {os.environ['CONTROL_TOKEN']}"
 
         def guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -116,12 +127,13 @@ class Peer:
             return JSONResponse(self.state)
 
         control = [Route("/calls", guarded(read_calls)), Route("/state", guarded(change_state), methods=["POST"])]
+        public = self._listen(Starlette(routes=self._routes), int(os.environ["PORT"])) if serve is None else serve(f"{HOST}:{os.environ['PORT']}")
         await asyncio.gather(
-            self._listen(Starlette(routes=self._routes), int(os.environ["PORT"])),
+            public,
             self._listen(Starlette(routes=control), int(os.environ["CONTROL_PORT"])),
         )
 
     @staticmethod
     async def _listen(app: Starlette, port: int) -> None:
-        config = uvicorn.Config(app, host=os.environ.get("HOST", "127.0.0.1"), port=port, log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(app, host=HOST, port=port, log_level="warning", access_log=False, lifespan="off")
         await uvicorn.Server(config).serve()

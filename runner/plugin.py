@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.backend import BACKENDS, choose_backend
+from runner.backend import BACKENDS, Choice, choose_backend
 from runner.errors import AppError, Inconclusive, LabError, LabsError
 from runner.generator import HeadStart
-from runner.lab import read_lab, resolve_submission
+from runner.lab import Lab, Submission, read_lab, resolve_submission
 from runner.page import write_page
 from runner.report import Report, new_run_folder, print_verdict, write_report
 from runner.run import Run
@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--backend", choices=BACKENDS, default=default, help="where it runs: auto (docker when it is prepared), docker or embedded")
     group.addoption("--keep", action="store_true", help="leave everything up after the checks until Ctrl-C")
     group.addoption("--await-go", action="store_true", help="start all but the app, then wait for a line on the standard input")
+    group.addoption("--debug-app", type=int, default=None, metavar="PORT", help="the app under debugpy, on this port and the next ones")
     group.addoption("--narrate", action="store_true", help="print what happens while it happens")
     group.addoption("--run-folder", type=Path, default=None, help="where to write the report and logs (default: .labs/runs/<time>-<lab>)")
 
@@ -53,8 +54,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
     submission = resolve_submission(described, config.getoption("--submission"))
     seed = config.getoption("--seed")
     seed = random.SystemRandom().randrange(10_000) if seed is None else seed
-    backend = choose_backend(config.getoption("--backend"), described.services)
-    run = Run(described, submission, judge.run_folder(described.name), seed, backend, judge.ahead)
+    backend = choose_backend(config.getoption("--backend"), described.services, described.programs)
+    run = make_run(described, submission, judge.run_folder(described.name), seed, backend, judge.ahead, config.getoption("--debug-app"))
     run.is_narrated = config.getoption("--narrate")
     judge.runs[request.node.nodeid] = run
     try:
@@ -69,6 +70,15 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
             judge.hold(run)
     finally:
         run.stop()
+
+
+def make_run(lab: Lab, submission: Submission, folder: Path, seed: int, backend: Choice, ahead: HeadStart | None, debug_port: int | None) -> Run:
+    """A run, or one under the debugger."""
+    if debug_port is None:
+        return Run(lab, submission, folder, seed, backend, ahead)
+    from runner.debug import DebugRun
+
+    return DebugRun(lab, submission, folder, seed, debug_port, ahead)
 
 
 class Judge:

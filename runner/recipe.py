@@ -182,6 +182,10 @@ RECIPES = {
             pins=kafka_pins,
             fetch=fetch_kafka,
         ),
+        # What an app runs whose submission is its configuration.
+        Recipe("nginx", "nginx:1.31.3-trixie", ["nginx"], ["nginx", "-e", "stderr", "-v"]),
+        # An app in another language that is not compiled. What a compiler leaves (Go: one static program) runs in the runtime image.
+        Recipe("node", "node:24.21.0-trixie-slim", ["nodejs"], ["node", "--version"]),
         Recipe(
             "runtime",
             PYTHON_IMAGE,

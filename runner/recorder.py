@@ -33,6 +33,7 @@ PLACEHOLDER = "http://app"
 BODY_BYTES = 4096
 STALL_NS = 20_000_000
 DRAIN_S = 6
+PATIENCE_S = 86_400.0  # for who looks at the app in a debugger
 
 
 class Call:
@@ -217,6 +218,9 @@ def run_users(start: dict[str, Any], recorder: Recorder, lines: Any) -> None:
     environment = Environment(user_classes=list(user_classes.values()), events=events, host=PLACEHOLDER, stop_timeout=DRAIN_S)
     for user_class in environment.user_classes:
         user_class.host = PLACEHOLDER
+        if start.get("is_patient"):
+            for limit in ("network_timeout", "connection_timeout"):
+                setattr(user_class, limit, PATIENCE_S)
     events.init.fire(environment=environment, runner=None, web_ui=None)
     runner = environment.create_local_runner()
     stopped = gevent.event.Event()

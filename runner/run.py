@@ -21,6 +21,7 @@ from runner.errors import Inconclusive, LabError
 from runner.generator import HeadStart, LoadProcess
 from runner.lab import Lab, Submission
 from runner.load import POLL_S, Load
+from runner.mesh import Mesh
 from runner.services import SERVICES, connect_mysql, connect_redis
 from runner.skew import WITHIN_S
 from runner.stack import Address, Stack
@@ -46,6 +47,8 @@ class Doubt:
 class Run:
     """What tests get as `lab`."""
 
+    is_patient = False  # whether the load's users wait for an answer without a limit
+
     def __init__(
         self, lab: Lab, submission: Submission, folder: Path, seed: int, backend: Choice | None = None, ahead: HeadStart | None = None
     ) -> None:
@@ -61,6 +64,7 @@ class Run:
         self.doubts: list[Doubt] = []  # of the check that is on, taken by the judge
         self.events: list[dict[str, Any]] = []
         self.is_narrated = False
+        self.clock: Callable[[], float] = time.monotonic  # what limits of time go by
         self._ahead = ahead
         self._samplers: list[Sampler] = []
         self._idle: LoadProcess | None = None
@@ -91,7 +95,7 @@ class Run:
             self._idle = LoadProcess(self.children, "load", self.folder / "load.log")
         wires = {name: port for name, port in self.app.wires.items() if name in self.lab.services}
         self.stack.choose_addresses(self.lab.services, wires)
-        if self.app.wires:
+        if self.app.wires or self.app.links:
             self._proxy = start_proxy(self.stack, self.lab, self.app, self.seed)
         self.app.service_env = self._start_services()
 
@@ -168,21 +172,22 @@ class Run:
         start = {
             "locustfile": str(self.lab.folder / "locustfile.py"),
             "history": str(self.folder / ("history.jsonl" if number == 1 else f"history-{number}.jsonl")),
-            "targets": [f"http://{self.stack.host}:{r.port}" for r in self.app.replicas],
+            "targets": self.targets,
             "down": [r.number for r in self.app.replicas if self.stack.exit_code(r.name) is not None],
             "users": users,
             "plan": {"seed": self.seed, **(plan or {})},
+            "is_patient": self.is_patient,
         }
-        self.loads.append(Load(worker, start, until, at_most_s, endless, self.app))
+        self.loads.append(Load(worker, start, until, at_most_s, endless, self.app, self.clock))
         return self.loads[-1]
 
     def until(self, state: Callable[[], object], at_most_s: float) -> bool:
         """Wait until `state()` is true, outside a load; whether it became so within `at_most_s`."""
-        deadline = time.monotonic() + at_most_s
+        deadline = self.clock() + at_most_s
         try:
             while not (is_so := bool(state())):
                 self.app.check_alive()
-                if time.monotonic() > deadline:
+                if self.clock() > deadline:
                     break
                 time.sleep(POLL_S)  # the state lives in other processes: there is nothing to block on
             return is_so
@@ -202,6 +207,13 @@ class Run:
             raise LabError(f"the lab has no wire {name!r}", hint=f"`wires` in lab.toml has {', '.join(self.lab.wires) or 'none'}")
         return Wire(name, self._proxy)
 
+    @property
+    def mesh(self) -> Mesh:
+        """The links between the replicas, where they can be cut."""
+        if self._proxy is None or not self.app.links:
+            raise LabError("the replicas of this lab have no links", hint="`mesh = true` under [app] in lab.toml gives them some")
+        return Mesh(self._proxy, [replica.number for replica in self.app.replicas], self.mark)
+
     def peer(self, name: str) -> Peer:
         """A peer's control address."""
         if name not in self.app.peers:
@@ -219,6 +231,11 @@ class Run:
     def address(self, service: str) -> Address:
         """Where a service listens."""
         return self.stack.address(service)
+
+    @property
+    def targets(self) -> list[str]:
+        """Where the load finds each replica."""
+        return [f"http://{self.stack.host}:{r.port}" for r in self.app.replicas]
 
     @property
     def replicas(self) -> list[str]:
@@ -254,6 +271,21 @@ class Run:
         if number := self.app.number_of(name):
             self._tell_load("mark_up", number)
         self.mark(f"restarted {name}")
+
+    def threads(self, name: str) -> int:
+        """How many threads of the operating system a process has now, by the kernel."""
+        return self.stack.threads(name)
+
+    def quit(self, name: str) -> str:
+        """End a process by SIGQUIT, at which Go's runtime prints where each goroutine stands, and return what it has printed in all.
+
+        Source: Go, package os/signal, "Default behavior of signals in Go programs".
+        """
+        if number := self.app.number_of(name):
+            self._tell_load("mark_down", number)
+        self.app.quit(name)
+        self.mark(f"quit {name}")
+        return self.stack.log(name).read_text(encoding="utf-8", errors="replace")
 
     def skew(self, name: str, offset_s: float) -> bool:
         """Shift the wall clock of a replica of a `skewable` app; False when its runtime is not Python and cannot be shifted."""

@@ -256,3 +256,20 @@ def group_offsets(address: Address, group: str) -> dict[tuple[str, int], int]:
     with connect_kafka(address) as admin:
         offsets = admin.list_group_offsets({group: None})[group]
         return {(at.topic, at.partition): seen.offset for at, seen in sorted(offsets.items()) if seen.offset >= 0}
+
+
+def topic_records(address: Address, topic: str) -> list[Any]:
+    """Every record of a topic, partition by partition, as kafka-python's ConsumerRecord: `partition`, `offset`, `key`, `value`, `headers`."""
+    kafka = load_kafka()
+    ends = {kafka.TopicPartition(topic, partition): end for partition, end in topic_ends(address, topic).items()}
+    records: list[Any] = []
+    with kafka.KafkaConsumer(bootstrap_servers=f"{address.host}:{address.port}", enable_auto_commit=False) as consumer:
+        consumer.assign(list(ends))
+        consumer.seek_to_beginning(*ends)
+        deadline = time.monotonic() + ANSWER_WITHIN_S
+        while any(consumer.position(at) < end for at, end in ends.items()):
+            if time.monotonic() > deadline:
+                raise MachineError(f"Kafka did not give all records of {topic} within {ANSWER_WITHIN_S:g} s")
+            for found in consumer.poll(timeout_ms=100).values():
+                records += found
+    return sorted(records, key=lambda record: (record.partition, record.offset))

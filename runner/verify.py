@@ -35,7 +35,7 @@ def verify(plan: Plan) -> int:
         for problem in found:
             print(f"FORM  {name}: {problem}")
     services = {service for lab in labs for service in lab.services}
-    backend = choose_backend(plan.backend, sorted(services))
+    backend = choose_backend(plan.backend, sorted(services), sorted({program for lab in labs for program in lab.programs}))
     backend.close()
     print(f"backend: {backend}", flush=True)
     plan = replace(plan, backend=backend.name)

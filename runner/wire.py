@@ -41,15 +41,25 @@ def proxy_env(links: Iterable[LinkPlan], control_port: int, token: str, seed: in
     }
 
 
+def link_name(caller: int, called: int) -> str:
+    """What the link from one replica to another is called: `app-1->app-2`."""
+    return f"app-{caller}->app-{called}"
+
+
 def start_proxy(stack: Stack, lab: Lab, app: App, seed: int) -> "ProxyControl":
-    """Start the fault proxy on the lab's wires; it need not be ready yet."""
+    """Start the fault proxy on the lab's wires and between the replicas of a mesh; it need not be ready yet."""
     control_port, token = stack.free_port(), secrets.token_urlsafe(18)
     known = {name: stack.address(name).port for name in lab.services} | {name: peer.port for name, peer in app.peers.items()}
     protocols = {name: name for name in lab.services} | dict.fromkeys(app.peers, "http")
     links = [LinkPlan(name, port, stack.reach(name, known[name]), protocols[name]) for name, port in app.wires.items()]
+    for (caller, called), port in app.links.items():
+        replica = app.replicas[called - 1]
+        assert replica.port is not None
+        links.append(LinkPlan(link_name(caller, called), port, stack.reach(replica.name, replica.port), "http"))
     ports = {**app.wires, "CONTROL_PORT": control_port}
     env = proxy_env(links, control_port, token, seed)
-    stack.start_program(Program(PROXY, ["python", "-m", "runner.proxy"], lab.folder, env, ports, "peer", tuple(app.wires)))
+    argv = ["python", "-m", "runner.proxy"]
+    stack.start_program(Program(PROXY, argv, lab.folder, env, ports, "peer", tuple(app.wires), links=tuple(app.links.values())))
     return ProxyControl(stack.host, control_port, token)
 
 

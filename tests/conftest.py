@@ -31,6 +31,7 @@ from runner.stack.sweep import RUN_LABEL, things_of
 
 if TYPE_CHECKING:
     import docker
+    from playwright.sync_api import Browser, Locator
 
 collect_ignore_glob = ["labs/*"]  # they are what tests run, no tests of the kit
 
@@ -363,6 +364,44 @@ def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loads]:
         yield started
         started.close()
     assert_nothing_left(folder, temporary)
+
+
+# A browser, for tests/browser
+
+INKED = """canvas => {
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const found = new Set();
+    for (let i = 0; i < pixels.length; i += 4) if (pixels[i + 3] > 200) found.add(pixels[i] << 16 | pixels[i + 1] << 8 | pixels[i + 2]);
+    return found.size;
+}"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """The system's Chromium."""
+    from playwright.sync_api import sync_playwright  # only `make test-browser` installs it
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    assert path, "no Chromium is on PATH: install it (Debian, Ubuntu: apt install chromium)"
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not start as root, as in CI; the only pages it sees are ours.
+        one = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        yield one
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def shots() -> Path:
+    """Where screenshots go, for a person to look at."""
+    folder = Path(os.environ.get("LABS_SHOTS") or HERE.parent / ".labs" / "shots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def colours_of() -> "Callable[[Locator], int]":
+    """How many colours a canvas has: one or two when nothing is drawn on it."""
+    return lambda canvas: canvas.evaluate(INKED)
 
 
 # The Docker backend, for tests/docker

@@ -188,6 +188,15 @@ def test_a_killed_replica_is_no_crash_and_can_be_restarted(run: Run) -> None:
     assert [event["what"] for event in run.events][-2:] == ["killed app-2", "restarted app-2"]
 
 
+def test_a_replica_that_was_asked_to_quit_has_not_crashed(run: Run) -> None:
+    assert run.threads("app-2") >= 1
+    said = run.quit("app-2")
+    assert said == run.stack.log("app-2").read_text()
+    assert run.stack.exit_code("app-2") is not None
+    run.app.check_alive()
+    assert run.events[-1]["what"] == "quit app-2"
+
+
 def test_a_replica_that_ends_by_itself_is_a_crash(run: Run, eventually: Callable[..., Any]) -> None:
     with pytest.raises(AppError):
         run.call("GET", "/die/9", replica=2)

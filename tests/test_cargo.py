@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.stack import cargo
-from runner.stack.cargo import TooLargeError, pack
+from runner.stack.cargo import TooLargeError, pack, pack_files
 
 
 def members(data: bytes) -> dict[str, tarfile.TarInfo]:
@@ -44,3 +44,14 @@ def test_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[i
         (tmp_path / f"file-{number}").write_bytes(b"x" * size)
     with pytest.raises(TooLargeError, match="is larger than"):
         pack({"s": tmp_path})
+
+
+def test_files_from_memory_are_packed_below_a_path() -> None:
+    files = {"nginx.conf": (0o100600, b"events {}"), "bin/run": (0o100700, b"#!"), "link": (0o120777, b"bin/run")}
+    with tarfile.open(fileobj=io.BytesIO(pack_files(files, "filled/app-1"))) as tar:
+        seen = {member.name: (member.mode, member.uid) for member in tar if member.isfile()}
+        assert seen == {"filled/app-1/nginx.conf": (0o644, 0), "filled/app-1/bin/run": (0o755, 0)}
+        assert tar.getmember("filled/app-1/link").linkname == "bin/run"
+        opened = tar.extractfile("filled/app-1/nginx.conf")
+        assert opened is not None
+        assert opened.read() == b"events {}"

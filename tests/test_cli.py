@@ -12,7 +12,8 @@ from runner.cli import build_parser, main
 if TYPE_CHECKING:
     from conftest import Kit
 
-COMMANDS = {"watch", "images", "compare", "reset", "solution", "debrief", "next", "run", "list", "verify", "load", "hint", "tour", "new", "doctor"}
+COMMANDS = {"ui", "watch", "images", "compare", "reset", "solution", "debrief", "next", "run", "list", "verify", "load", "hint", "tour"}
+COMMANDS |= {"new", "doctor"}
 
 
 def test_help_names_every_command_and_its_purpose(capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,6 +117,33 @@ def test_pause_returns_when_it_stands_and_a_kill_ends_it_all_the_same(stack: Emb
     stack.pause("ticks")  # what has ended cannot be paused, and does not hold the caller up
 
 
+def test_threads_are_counted(stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    code = (
+        "import threading\nfor _ in range(20): threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "print('here', flush=True)\nthreading.Event().wait()"
+    )
+    stack.start_program(program("many", code, tmp_path))
+    eventually(lambda: stack.log("many").read_text() == "here\n", "all have started")
+    assert stack.threads("many") == 21
+    stack.kill("many")
+    assert stack.threads("many") == 0
+
+
+def test_a_quit_lets_it_speak_and_ends_it_all_the_same(
+    stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.stack.embedded.QUIT_WITHIN_S", 0.3)
+    handle = "import signal, sys, time\nsignal.signal(signal.SIGQUIT, {})\nprint('here', flush=True)\nwhile True: time.sleep(60)"
+    stack.start_program(program("speaks", handle.format("lambda *_: (print('stacks'), sys.exit(3))"), tmp_path))
+    stack.start_program(program("deaf", handle.format("signal.SIG_IGN"), tmp_path))
+    eventually(lambda: stack.log("speaks").read_text() == stack.log("deaf").read_text() == "here\n", "both run")
+    stack.quit("speaks")
+    assert stack.exit_code("speaks") == 3
+    assert stack.log("speaks").read_text() == "here\nstacks\n"
+    stack.quit("deaf")
+    assert stack.exit_code("deaf") == -signal.SIGKILL
+
+
 def test_a_command_that_cannot_be_executed(stack: EmbeddedStack, tmp_path: Path) -> None:
     with pytest.raises(MachineError, match=r"^app-1 could not be started: No such file or directory: no-such-program$"):
         stack.start_program(Program("app-1", ["no-such-program"], tmp_path, {}))

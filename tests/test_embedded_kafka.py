@@ -14,7 +14,7 @@ import pytest
 
 from runner.children import Children, Process, clean_environment
 from runner.errors import LabError, MachineError
-from runner.services import SERVICES, connect_kafka, group_offsets, load_kafka, read_topic, topic_ends
+from runner.services import SERVICES, connect_kafka, group_offsets, load_kafka, read_topic, topic_ends, topic_records
 from runner.stack import Address, embedded_kafka
 from runner.stack.embedded import EmbeddedStack
 from runner.stack.embedded_kafka import KafkaServer, Programs, find_made, find_programs
@@ -126,6 +126,18 @@ def test_what_is_produced_is_consumed_and_committed(shared: Broker) -> None:
     assert sorted(read) == sorted(sent)
     ends = {("read", partition): end for partition, end in topic_ends(shared.address, "read").items()}
     assert group_offsets(shared.address, "readers") == {key: end for key, end in ends.items() if end}
+
+
+def test_all_records_of_a_topic_can_be_read_as_they_are(shared: Broker) -> None:
+    shared.make_topics("kept 3\nkept-none 2")
+    value = b"\xff\x00 no text"
+    with kafka.KafkaProducer(bootstrap_servers=shared.place) as producer:
+        for partition in (2, 0, 2):
+            producer.send("kept", value, key=b"k", headers=[("reason", b"why")], partition=partition).get(timeout=10)
+    records = topic_records(shared.address, "kept")
+    assert [(record.partition, record.offset) for record in records] == [(0, 0), (2, 0), (2, 1)]
+    assert {(record.key, record.value, tuple(record.headers)) for record in records} == {(b"k", value, (("reason", b"why"),))}
+    assert topic_records(shared.address, "kept-none") == []
 
 
 def test_a_group_that_never_committed_has_no_offsets(shared: Broker) -> None:

@@ -165,7 +165,7 @@ def test_a_lab_cannot_be_changed(stampede: Lab) -> None:
         (
             "[peers.catalog]",
             "[peers.redis]",
-            "line 24: [peers] redis: the kit itself has processes called app, kafka, load, mysql, redis",
+            "line 24: [peers] redis: the kit itself has processes called app, check, kafka, load, mysql, redis",
         ),
         ("[app.extra.worker]", "[app.extra.app-1]", "line 14: [app.extra] app-1: the kit itself has processes called app"),
         (

@@ -69,6 +69,12 @@ def test_a_lab_for_python_can_be_solved_in_go(go: None, tmp_path: Path) -> None:
     assert "\nPASS  cache-stampede " in done.stdout
 
 
+def test_the_go_of_the_labs_is_formatted(go: None) -> None:
+    gofmt = find_go(Cache()).folder / "gofmt"
+    done = subprocess.run([gofmt, "-l", HERE.parent / "labs", SUBMISSIONS], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+
+
 def test_a_compile_error_is_the_learners_and_no_failed_check(go: None, kit: Any) -> None:
     mine = kit.root / "my" / "hits"
     shutil.copytree(SUBMISSIONS / "cache-stampede-go", mine)

@@ -327,6 +327,8 @@ def make(checkout: Path) -> Make:
         ("lab NAME=x SUBMISSION=wrong/y SEED=7 BACKEND=b", "run --demonstrate --submission=wrong/y --seed=7 --backend=b x"),
         ("lab NAME=x KEEP=1", "run --demonstrate --keep x"),
         ("lab NAME=x KEEP=0", "run --demonstrate x"),
+        ("ui BACKEND=embedded", "ui --backend=embedded"),
+        ("debug NAME=x SUBMISSION=solution", "run --debug-app --submission=solution x"),
         ("verify", "verify"),
         ("verify BUSY=no", "verify"),
         ("verify NAME=x REPEAT=3 BUSY=1 JOBS=2 SEED=7", "verify --busy --repeat=3 --jobs=2 --seed=7 x"),
@@ -360,7 +362,7 @@ def test_make_fails_when_labs_does(make: Make) -> None:
     assert make("lab", "NAME=failing").returncode == 2
 
 
-@pytest.mark.parametrize("target", ["lab", "hint", "load"])
+@pytest.mark.parametrize("target", ["lab", "hint", "load", "debug"])
 def test_a_missing_name_is_said_with_the_names(make: Make, target: str) -> None:
     done = make(target, NAME="what-WSL-exports")
     assert done.returncode == 2
@@ -457,6 +459,6 @@ def test_what_is_imported_is_asked_for_and_what_is_asked_for_is_imported() -> No
     }
     asked = {canonicalize_name(requirement.name) for requirement in [*RUNTIME, *GROUPS["dev"]]}
     elsewhere = {canonicalize_name(requirement.name) for requirement in [*GROUPS["browser"], *GROUPS["docs"]]}  # may be installed, or not
-    programs = {"httptools", "mypy", "ruff"}  # taken up by uvicorn when it is there; run, not imported
+    programs = {"debugpy", "httptools", "mypy", "ruff"}  # taken up by uvicorn when it is there; run, not imported
     assert imported - asked - elsewhere == set()
     assert {name for name in asked - imported if not name.startswith("types-")} == programs

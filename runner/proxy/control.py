@@ -1,6 +1,7 @@
 """All links of a run, and the address where the kit steers and reads them.
 
-`GET /links`, `GET /events?after=n`, `POST /arm {link, kind, ...}`, `POST /heal {link, fault}`; `runner.wire` is the other end.
+`GET /links`, `GET /events?after=n`, `POST /arm {link, kind, ...}`, `POST /heal {link, fault}`; `runner.wire` is the other end. Several links at the
+same instant: `POST /arm {links: [name, ...], kind, ...}`, `POST /heal {faults: {name: fault or null}}`; `runner.mesh` asks for that.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import hmac
 import json
 import random
 import sys
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -72,21 +74,25 @@ class Proxy:
                     after = int(parse_qs(url.query).get("after", ["0"])[0])
                     return 200, {"events": self._ledger.events[after:], "left_out": self._ledger.left_out}
                 case "POST", "/arm":
-                    fault = self._find(body).arm(body)
+                    links = self._find(body.pop("links", None) or [body.get("link")])
+                    told = [link.arm(body).tell() for link in links]
                     await asyncio.sleep(0)  # a reset connection is closed in the loop's next turn
-                    return 200, fault.tell()
+                    return 200, told if "link" not in body else told[0]
                 case "POST", "/heal":
-                    link = self._find(body)
-                    link.heal(body.get("fault"))
+                    faults = body.get("faults") or {body.get("link"): body.get("fault")}
+                    for link, number in zip(self._find(faults), faults.values(), strict=True):
+                        link.heal(number)
                     await asyncio.sleep(0)
-                    return 200, link.tell()
+                    return 200, {}
         except FaultError as error:
             return 400, {"detail": str(error)}
         except OSError as error:
             return 500, {"detail": str(error)}
         return 404, {"detail": f"nothing is at {method} {url.path}"}
 
-    def _find(self, body: dict[str, Any]) -> Link:
-        if body.get("link") not in self.links:
-            raise FaultError(f"no link is called {body.get('link')!r}; there are {', '.join(self.links)}")
-        return self.links[body["link"]]
+    def _find(self, names: Collection[object]) -> list[Link]:
+        found = [self.links.get(str(name)) for name in names]
+        if None in found:
+            unknown = next(name for name, link in zip(names, found, strict=True) if link is None)
+            raise FaultError(f"no link is called {unknown!r}; there are {', '.join(self.links)}")
+        return [link for link in found if link is not None]

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol
 
+QUIT_WITHIN_S = 10.0
 NO_WIRES: Mapping[str, int] = MappingProxyType({})
 
 
@@ -31,6 +32,8 @@ class Program:
     ports: Mapping[str, int] = field(default_factory=dict)
     role: Literal["app", "peer"] = "app"
     public: Sequence[str] = ("PORT",)  # of a peer's ports those that the app may reach
+    links: Sequence[int] = ()  # further ports of a peer, which the app alone reaches
+    files: Mapping[str, tuple[int, bytes]] = field(default_factory=dict)  # of its own, with their modes, below `Stack.filled`
 
 
 class Stack(Protocol):
@@ -42,8 +45,11 @@ class Stack(Protocol):
     backend: str
     host: str
 
-    def open(self, lab: Path, app_ports: Sequence[int]) -> None:
-        """Called once, first: which lab it is, and on which ports the app's processes will listen."""
+    def open(self, lab: Path, app_ports: Sequence[int], keepers: Sequence[str] = ()) -> None:
+        """Called once, first: which lab it is, and on which ports the app's processes will listen.
+
+        `keepers`: the programs that find a folder of their own at DATA_DIR, whose files outlive them until the run ends.
+        """
 
     def refresh(self, submission: Path) -> None:
         """Called right before the app starts: the submission may have changed since `open`."""
@@ -55,7 +61,7 @@ class Stack(Protocol):
         """Start real servers and return when each has answered a real operation. Chooses addresses where none are chosen."""
 
     def reach(self, name: str, port: int) -> str:
-        """`host:port` of a service or a peer as another peer must call it; `port` is the one that the kit knows."""
+        """`host:port` of a service, a peer or a replica as a peer must call it; `port` is the one that the kit knows."""
 
     def address(self, service: str) -> Address:
         """Where the kit reaches a service, with the kit's credentials."""
@@ -65,6 +71,12 @@ class Stack(Protocol):
 
     def start_program(self, program: Program) -> None:
         """Start a program; readiness is the caller's business."""
+
+    def home(self, name: str) -> str:
+        """The one folder in which a program of the app can write, as the program sees it."""
+
+    def filled(self, name: str) -> str:
+        """Where a program finds its `files`."""
 
     def shims(self) -> str:
         """Where a program finds `runner/shims`."""
@@ -80,6 +92,12 @@ class Stack(Protocol):
 
     def resume(self, name: str) -> None:
         """Go on after `pause`."""
+
+    def threads(self, name: str) -> int:
+        """How many threads of the operating system it has now, by the kernel."""
+
+    def quit(self, name: str) -> None:
+        """SIGQUIT, and SIGKILL if that has not ended it within `QUIT_WITHIN_S`; returns when it is gone."""
 
     def restart(self, name: str) -> None:
         """Start it anew with the same data, ports and environment."""

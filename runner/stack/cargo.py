@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import stat
 import tarfile
 from collections.abc import Mapping
@@ -23,6 +24,22 @@ def pack(folders: Mapping[str, Path]) -> bytes:
             tar.add(folder, name, filter=functools.partial(open_up, folder))
             if buffer.tell() > LIMIT_BYTES:
                 raise TooLargeError(f"{folder} is larger than {LIMIT_BYTES >> 20} MiB")
+    return buffer.getvalue()
+
+
+def pack_files(files: Mapping[str, tuple[int, bytes]], under: str) -> bytes:
+    """A tar with these files (path -> mode and content, of a link its target) below the path `under`, readable by everybody."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, (mode, content) in files.items():
+            member = tarfile.TarInfo(f"{under}/{name}")
+            member.mode = 0o755 if mode & stat.S_IXUSR else 0o644
+            if stat.S_ISLNK(mode):
+                member.type, member.linkname = tarfile.SYMTYPE, os.fsdecode(content)
+                tar.addfile(member)
+            else:
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.images import tag_of
+from runner.images import image_of, tag_of
 from runner.stack.gate import SYSCTLS
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 USER = "10001:10001"  # `app` in the runtime image
 SUBMISSION, LAB = "/srv/app", "/srv/kit"  # where the two volumes are
+DATA = "/srv/data"  # where a replica's own is, if it has one
 HOME = "/tmp"  # noqa: S108 - in the container, a file system of its own
 BASE_ENV = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -22,6 +23,8 @@ BASE_ENV = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 HOME_SIZE = "64m"
+# In memory and of a fixed size; there as long as a container that has it is: the gate has them all.
+DATA_OPTIONS = {"type": "tmpfs", "device": "tmpfs", "o": f"size=32m,mode=0700,uid={USER.partition(':')[0]},nosuid,nodev"}
 PROCESSES = 256
 LOG = {"max-size": "8m", "max-file": "2"}
 ONE_CORE = 1_000_000_000
@@ -30,7 +33,10 @@ MEMORY = {"app": "512m", "peer": "512m", "gate": "64m"}
 
 @dataclass(frozen=True)
 class Container:
-    """One container about to be made, of the runtime image. `gate` is the id of the one whose network an app shares."""
+    """One container about to be made, of the runtime image or, an app's, of the one that has its program.
+
+    `gate` is the id of the one whose network an app shares.
+    """
 
     run: str
     name: str
@@ -42,12 +48,13 @@ class Container:
     ports: Sequence[int] = ()
     host: str = ""
     gate: str = ""
+    keepers: Sequence[str] = ()  # whose data it sees
 
     def create(self, api: "docker.APIClient") -> str:
         """Make it, not started, and return its id: nothing writable but its home, no capability, and no root but in the gate."""
         endpoint: Any = {f"{self.run}_default": api.create_endpoint_config(aliases=[self.name])}
         made = api.create_container(
-            tag_of("runtime"),
+            tag_of(image_of(self.argv) if self.role == "app" else "runtime"),
             list(self.argv),
             name=f"{self.run}-{self.name}",
             user="0" if self.role == "gate" else USER,
@@ -83,8 +90,15 @@ class Container:
         )
 
     def _volumes(self) -> dict[str, Mapping[str, str]]:
-        """An app sees the submission, a peer the lab and the kit; the gate, in which no stranger's code runs, carries the files in."""
+        """An app sees the submission and its own data, a peer the lab and the kit; the gate, in which no stranger's code runs, holds them all."""
         app, kit = f"{self.run}-app", f"{self.run}-kit"
         if self.role == "gate":
-            return {app: {"bind": SUBMISSION, "mode": "rw"}, kit: {"bind": LAB, "mode": "rw"}}
-        return {app: {"bind": SUBMISSION, "mode": "ro"}} if self.role == "app" else {kit: {"bind": LAB, "mode": "ro"}}
+            held = {data_volume(self.run, name): {"bind": f"{DATA}/{name}", "mode": "rw"} for name in self.keepers}
+            return {app: {"bind": SUBMISSION, "mode": "rw"}, kit: {"bind": LAB, "mode": "rw"}, **held}
+        own = {data_volume(self.run, name): {"bind": DATA, "mode": "rw"} for name in self.keepers}
+        return {app: {"bind": SUBMISSION, "mode": "ro"}, **own} if self.role == "app" else {kit: {"bind": LAB, "mode": "ro"}}
+
+
+def data_volume(run: str, name: str) -> str:
+    """The name of a replica's own volume."""
+    return f"{run}-data-{name}"

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from runner.children import Children
 from runner.errors import AppError, LabError, MachineError
-from runner.images import image_env
+from runner.images import image_env, image_of
 from runner.owner import owner_of
 from runner.services import await_service
-from runner.stack import NO_WIRES, Address, Program, tail_of
-from runner.stack.cargo import TooLargeError, pack
-from runner.stack.container import HOME, LAB, SUBMISSION, USER, Container
+from runner.stack import NO_WIRES, QUIT_WITHIN_S, Address, Program, tail_of
+from runner.stack.cargo import TooLargeError, pack, pack_files
+from runner.stack.container import DATA, DATA_OPTIONS, HOME, LAB, SUBMISSION, USER, Container, data_volume
 from runner.stack.engine import compose_command, engine_address, engine_environment
 from runner.stack.gate import CLOSED, Forward, rules
 from runner.stack.ports import HOST, Ports
@@ -30,8 +30,10 @@ ROOT = Path(__file__).parent.parent.parent
 COMPOSE_FILE = ROOT / "infra" / "docker-compose.yml"
 INNER_PORTS = {"redis": 6379, "mysql": 3306, "kafka": 9092}
 GATE = "gate"
+FILLED = "filled"
 NFT = "/usr/sbin/nft"
 DONE_WITHIN_S = 60.0
+NO_SUCH_PROGRAM = (126, 127)  # the exit codes of an `exec` that found none
 FROZEN_WITHIN_S = 5.0
 
 
@@ -53,6 +55,7 @@ class DockerStack:
         self._addresses: dict[str, Address] = {}
         self._forwards: dict[str, list[tuple[int, int]]] = {}  # container -> (port as the app sees it, port in the container)
         self._app_ports: list[int] = []
+        self._keepers: tuple[str, ...] = ()
         self._ids: dict[str, str] = {}
         self._exit_codes: dict[str, int] = {}
         self._changed = threading.Condition()
@@ -66,7 +69,7 @@ class DockerStack:
 
     # The layout of a run.
 
-    def open(self, lab: Path, app_ports: Sequence[int]) -> None:
+    def open(self, lab: Path, app_ports: Sequence[int], keepers: Sequence[str] = ()) -> None:
         """Make the run's network and its gate; from here on everything is removed, whatever ends us."""
         self._children.at_end([sys.executable, "-m", "runner.stack.sweep", self.run], {**engine_environment(), "PYTHONPATH": str(ROOT)})
         self._events = self._api.events(filters={"label": f"{RUN_LABEL}={self.run}", "event": "die"}, decode=True)
@@ -74,6 +77,9 @@ class DockerStack:
         self._app_ports = list(app_ports)
         for volume in ("app", "kit"):
             self._api.create_volume(f"{self.run}-{volume}", labels=self._labels)
+        self._keepers = tuple(keepers)
+        for name in keepers:
+            self._api.create_volume(data_volume(self.run, name), driver="local", driver_opts=DATA_OPTIONS, labels=self._labels)
         # Compose finds it by its labels and takes it for its own: peers and gate need not wait for Compose.
         self._api.create_network(
             f"{self.run}_default",
@@ -95,7 +101,7 @@ class DockerStack:
 
     def _start_gate(self, lab: Path) -> None:
         closed = ["sh", "-c", f"{NFT} '{CLOSED}' && exec sleep infinity"]
-        self._create(Container(self.run, GATE, "gate", closed, self._labels, ports=self._app_ports, host=self.host))
+        self._create(Container(self.run, GATE, "gate", closed, self._labels, ports=self._app_ports, host=self.host, keepers=self._keepers))
         self._api.put_archive(self._ids[GATE], LAB, pack({"lab": lab, "runner": ROOT / "runner"}))
         self._api.start(self._ids[GATE])
 
@@ -147,7 +153,7 @@ class DockerStack:
     def start_program(self, program: Program) -> None:
         """Start a peer or a replica in a container; readiness is the caller's business."""
         if program.role == "peer":
-            self._forwards[program.name] = [(program.ports[name], program.ports[name]) for name in program.public]
+            self._forwards[program.name] = [(port, port) for port in (*(program.ports[name] for name in program.public), *program.links)]
         else:
             self._open_gate()
         self._under_way.append(self._pool.submit(self._start_program, program))
@@ -158,6 +164,8 @@ class DockerStack:
         assert self._gate is not None
         self._gate.result()
         try:
+            if program.files:
+                self._api.put_archive(self._ids[GATE], SUBMISSION, pack_files(program.files, f"{FILLED}/{program.name}"))
             self._create(self._container_of(program))
             self._api.start(self._ids[program.name])
         except APIError as error:
@@ -165,12 +173,15 @@ class DockerStack:
                 raise AppError(
                     f"{program.name} could not be started: {error.explanation}", hint=f"the command was: {' '.join(program.argv)}"
                 ) from error
-            raise MachineError(f"{program.name} could not be started: {error.explanation}") from error
+            hint = f"`labs images {image_of(program.argv)}` makes it" if "No such image" in str(error) else ""
+            raise MachineError(f"{program.name} could not be started: {error.explanation}", hint) from error
 
     def _container_of(self, program: Program) -> Container:
         if program.role == "app":
             gate = self._ids[GATE]
-            return Container(self.run, program.name, "app", program.argv, self._labels, program.env, f"{SUBMISSION}/submission", gate=gate)
+            keepers = tuple(name for name in self._keepers if name == program.name)
+            env = {"DATA_DIR": DATA, **program.env} if keepers else program.env
+            return Container(self.run, program.name, "app", program.argv, self._labels, env, f"{SUBMISSION}/submission", gate=gate, keepers=keepers)
         env = {**program.env, "HOST": "0.0.0.0", "PYTHONPATH": LAB}  # noqa: S104 - in its container
         ports = list(program.ports.values())
         return Container(self.run, program.name, "peer", program.argv, self._labels, env, f"{LAB}/lab", ports, self.host)
@@ -202,8 +213,8 @@ class DockerStack:
     # What a run asks of any stack.
 
     def reach(self, name: str, port: int) -> str:
-        """`host:port` of a service or a peer on the run's network."""
-        return f"{name}:{INNER_PORTS.get(name, port)}"
+        """`host:port` of a service, a peer or a replica on the run's network."""
+        return f"{GATE}:{port}" if port in self._app_ports else f"{name}:{INNER_PORTS.get(name, port)}"
 
     def address(self, service: str) -> Address:
         """Where the kit reaches a service, with the kit's credentials."""
@@ -212,6 +223,14 @@ class DockerStack:
     def free_port(self) -> int:
         """A port of this machine and, by the gate, of the app's loopback."""
         return self._ports.take()
+
+    def home(self, name: str) -> str:  # noqa: ARG002 - each container has its own
+        """A file system in memory."""
+        return HOME
+
+    def filled(self, name: str) -> str:
+        """Where a program finds its `files`: in the app's volume, which it can only read."""
+        return f"{SUBMISSION}/{FILLED}/{name}"
 
     def shims(self) -> str:
         """Where a program finds the clock's shim."""
@@ -222,6 +241,8 @@ class DockerStack:
         order = self._api.exec_create(self._id(name), ["python", "-I", f"{self.shims()}/shift.py", HOME, str(offset_s), str(within_s)], user=USER)
         said = self._api.exec_start(order["Id"])
         code = self._api.exec_inspect(order["Id"])["ExitCode"]
+        if code in NO_SUCH_PROGRAM:  # an image without Python, so the app is in another language
+            return False
         if code not in (0, 1) or b"Error" in said:
             raise MachineError(f"the clock of {name} could not be shifted: {said.decode(errors='replace').strip()[-300:]}")
         return bool(code == 0)
@@ -255,6 +276,29 @@ class DockerStack:
         """Thaw it."""
         self._api.unpause(self._id(name))
         self._paused.discard(name)
+
+    def threads(self, name: str) -> int:
+        """How many threads it has now, as `ps` on the engine's machine tells; 0 when it has ended."""
+        from docker.errors import APIError
+
+        try:
+            listed = self._api.top(self._id(name), ps_args="-o pid,nlwp")
+        except APIError:
+            if self.exit_code(name) is None:
+                raise
+            return 0
+        return sum(int(line[listed["Titles"].index("NLWP")]) for line in listed["Processes"])
+
+    def quit(self, name: str) -> None:
+        """SIGQUIT, and SIGKILL if it still runs after that."""
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):  # it has ended by itself
+            self._api.kill(self._id(name), signal="SIGQUIT")
+        with self._changed:
+            has_ended = self._changed.wait_for(lambda: name in self._exit_codes, QUIT_WITHIN_S)
+        if not has_ended:
+            self.kill(name)
 
     def restart(self, name: str) -> None:
         """Start it anew with the same data, ports and environment; a service answers again when this returns."""

@@ -8,12 +8,13 @@ from secrets import token_urlsafe
 
 import psutil
 
+from runner.build import write_files
 from runner.children import Children, Process, clean_environment
 from runner.errors import LabError, MachineError
 from runner.services import await_service
 from runner.shims.shift import shift
 from runner.skew import SHIMS
-from runner.stack import NO_WIRES, Address, Program
+from runner.stack import NO_WIRES, QUIT_WITHIN_S, Address, Program
 from runner.stack.embedded_kafka import KafkaServer
 from runner.stack.embedded_mysql import MysqlServer
 from runner.stack.embedded_redis import RedisServer
@@ -21,6 +22,7 @@ from runner.stack.ports import HOST, Ports
 from runner.stack.provision import Cache
 from runner.stack.server import EmbeddedServer
 
+FILLED = "filled"
 SERVERS: dict[str, type[EmbeddedServer]] = {"redis": RedisServer, "mysql": MysqlServer, "kafka": KafkaServer}
 
 
@@ -39,6 +41,7 @@ class EmbeddedStack:
         self._processes: dict[str, Process] = {}
         self._starts: dict[str, Callable[[], Process]] = {}
         self._ports = Ports()
+        self._keepers: frozenset[str] = frozenset()
 
     def choose_addresses(self, names: Sequence[str], wires: Mapping[str, int]) -> None:
         """Decide where services will listen."""
@@ -72,15 +75,16 @@ class EmbeddedStack:
         await_service(self, name)
 
     def reach(self, name: str, port: int) -> str:  # noqa: ARG002 - all listen on this machine
-        """`host:port` of a service or a peer."""
+        """`host:port` of a service, a peer or a replica."""
         return f"{HOST}:{port}"
 
     def address(self, service: str) -> Address:
         """Where the kit reaches a service, with the kit's credentials."""
         return self._addresses[service]
 
-    def open(self, lab: Path, app_ports: Sequence[int]) -> None:
-        """Nothing to prepare: programs run where they lie."""
+    def open(self, lab: Path, app_ports: Sequence[int], keepers: Sequence[str] = ()) -> None:  # noqa: ARG002 - programs run where they lie
+        """Note whose files outlive it."""
+        self._keepers = frozenset(keepers)
 
     def refresh(self, submission: Path) -> None:
         """Programs run where they lie."""
@@ -88,6 +92,14 @@ class EmbeddedStack:
     def free_port(self) -> int:
         """A port that nothing else gets until the run ends."""
         return self._ports.take()
+
+    def home(self, name: str) -> str:
+        """A folder of the run's temporary one."""
+        return str(self._data / name)
+
+    def filled(self, name: str) -> str:
+        """Where a program finds its `files`."""
+        return str(self._data / name / FILLED)
 
     def shims(self) -> str:
         """Where a program finds the clock's shim."""
@@ -104,9 +116,15 @@ class EmbeddedStack:
         """Start a program; readiness is the caller's business."""
         home = self._data / program.name
         home.mkdir(exist_ok=True)
+        if program.files:
+            write_files(program.files, home / FILLED)
+        kept = {}
+        if program.name in self._keepers:
+            (home / "data").mkdir(exist_ok=True)
+            kept["DATA_DIR"] = str(home / "data")
 
         def start() -> Process:
-            env = {**clean_environment(home), **program.env}
+            env = {**clean_environment(home), **kept, **program.env}
             return self._children.spawn(program.name, program.argv, env=env, cwd=program.cwd, log=self.log(program.name))
 
         self._starts[program.name] = start
@@ -127,6 +145,20 @@ class EmbeddedStack:
     def resume(self, name: str) -> None:
         """SIGCONT."""
         self._process(name).signal(signal.SIGCONT)
+
+    def threads(self, name: str) -> int:
+        """How many threads it has now; 0 when it has ended."""
+        try:
+            return int(psutil.Process(self.pid(name)).num_threads())
+        except psutil.NoSuchProcess:
+            return 0
+
+    def quit(self, name: str) -> None:
+        """SIGQUIT, and SIGKILL if it still runs after that."""
+        process = self._process(name)
+        process.signal(signal.SIGQUIT)
+        if process.wait(QUIT_WITHIN_S) is None:
+            process.kill()
 
     def restart(self, name: str) -> None:
         """Start it anew with the same data, ports and environment; a service answers again when this returns."""

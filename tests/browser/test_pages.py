@@ -1,36 +1,13 @@
 """The pages in a real browser: charts have marks, nothing is written to the console, nothing is fetched."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 
 from runner.page import compare, write_page
-
-# Where a person can look at them.
-SHOTS = Path(os.environ.get("LABS_SHOTS") or Path(__file__).parent.parent.parent / ".labs" / "shots")
-INKED = """canvas => {
-    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-    const found = new Set();
-    for (let i = 0; i < pixels.length; i += 4) if (pixels[i + 3] > 200) found.add(pixels[i] << 16 | pixels[i + 1] << 8 | pixels[i + 2]);
-    return found.size;
-}"""
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert path, "no Chromium is on PATH: install it (Debian, Ubuntu: apt install chromium)"
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox does not start as root, as in CI; the only pages it sees are ours.
-        one = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-        yield one
-        one.close()
 
 
 @pytest.fixture
@@ -75,7 +52,7 @@ def run_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def open_page(browser: Browser, file: Path, *, width: int = 1200, scheme: str = "light") -> Page:
+def open_page(browser: Browser, shots: Path, file: Path, *, width: int = 1200, scheme: str = "light") -> Page:
     """Open a file; whatever the console says or the page asks of a network fails the test."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if scheme == "dark" else "light")
     said: list[str] = []
@@ -85,22 +62,21 @@ def open_page(browser: Browser, file: Path, *, width: int = 1200, scheme: str = 
     page.goto(file.as_uri())
     page.wait_for_function("document.querySelectorAll('canvas').length > 0")
     assert said == []
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=str(SHOTS / f"{file.stem}-{width}-{scheme}.png"), full_page=True)
+    page.screenshot(path=str(shots / f"{file.stem}-{width}-{scheme}.png"), full_page=True)
     return page
 
 
 @pytest.mark.parametrize("width", [420, 1200])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_report(browser: Browser, run_folder: Path, width: int, scheme: str) -> None:
-    page = open_page(browser, write_page(run_folder, "Shop"), width=width, scheme=scheme)
+def test_a_report(browser: Browser, shots: Path, colours_of: Callable[[Locator], int], run_folder: Path, width: int, scheme: str) -> None:
+    page = open_page(browser, shots, write_page(run_folder, "Shop"), width=width, scheme=scheme)
     assert page.title() == "FAIL shop starter"
     assert "FAIL shop: Shop" in page.locator("h1").inner_text()
     assert page.locator(".check").first.inner_text().startswith("FAIL"), "what failed comes first"
     charts = page.locator("canvas")
     assert charts.count() == 2
     for number in range(2):
-        assert charts.nth(number).evaluate(INKED) > 20, "lines or points, axes and marks are drawn"
+        assert colours_of(charts.nth(number)) > 20, "lines or points, axes and marks are drawn"
     assert "killed <app-1>" in page.locator(".marks").inner_text()
     headings = page.locator("h2").all_inner_texts()
     assert headings == ["Promises", "Timeline", "Requests for key 501", "Calls at the catalog for key 501", "Logs"]
@@ -109,8 +85,8 @@ def test_a_report(browser: Browser, run_folder: Path, width: int, scheme: str) -
     page.close()
 
 
-def test_two_runs_side_by_side(browser: Browser, run_folder: Path, tmp_path: Path) -> None:
-    page = open_page(browser, compare(run_folder, run_folder, {"shop": "Shop"}, tmp_path / "compare.html"))
+def test_two_runs_side_by_side(browser: Browser, shots: Path, run_folder: Path, tmp_path: Path) -> None:
+    page = open_page(browser, shots, compare(run_folder, run_folder, {"shop": "Shop"}, tmp_path / "compare.html"))
     first, second = page.locator("article").all()
     boxes = first.bounding_box(), second.bounding_box()
     assert boxes[0]

@@ -90,6 +90,24 @@ def test_programs(stack: DockerStack, tmp_path: Path, eventually: Callable[..., 
         stack.kill("app-2")
 
 
+def test_threads_are_counted_and_a_quit_lets_it_speak(stack: DockerStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    code = (
+        "import signal, sys, threading\n"
+        "signal.signal(signal.SIGQUIT, lambda *_: (print('stacks', flush=True), sys.exit(3)))\n"
+        "for _ in range(20): threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "print('here', flush=True)\n"
+        "signal.pause()\n"
+    )
+    stack.start_program(Program("app-1", ["python", "-c", code], tmp_path, {}))
+    assert stack.exit_code("app-1") is None
+    eventually(lambda: "here" in stack.log("app-1").read_text(), "its output")
+    assert stack.threads("app-1") == 21
+    stack.quit("app-1")
+    assert stack.exit_code("app-1") == 3
+    assert "stacks" in stack.log("app-1").read_text()
+    assert stack.threads("app-1") == 0
+
+
 @pytest.mark.parametrize(("submission", "code"), [("starter", 1), ("solution", 0), ("wrong/numbers-twice", 1)])
 def test_the_verdicts_are_those_of_the_other_backend(in_docker: "Kit", submission: str, code: int) -> None:
     done = in_docker.labs("run", "hits", f"--submission={submission}")

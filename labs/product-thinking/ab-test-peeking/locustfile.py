@@ -1,0 +1,216 @@
+"""The company's year: 760 experiments with sums at 40 looks, 52 with logs of events, ten that ask who gets what, and some that just began."""
+
+import itertools
+import random
+from collections import deque
+from functools import partial
+from math import sqrt
+
+from locust import FastHttpUser, events, task
+from locust.exception import StopUser
+
+from runner.pacing import read_plan
+
+plan = read_plan(seed=0)
+
+KINDS = {"placebo": 600, "effect": 60, "big": 40, "broken": 60}  # with sums; why so many: the debrief
+Z_AT_THE_END = {"effect": 5.0, "big": 12.0}  # the expected effect at the last look, in standard errors
+LOST_BUYERS, LOST_OTHERS = 0.12, 0.2  # of a small broken treatment's users; of a larger one's fewer, so that it is as hard to see
+LOOKS = 40
+# New visitors at each look. Effects are smaller where there are more, so no bound on the size of an effect or of a loss does instead of a test.
+VISITORS = {"placebo": (100, 100, 400, 1600), "effect": (100, 400, 1600, 1600), "big": (100, 400, 1600, 1600), "broken": (400, 1600, 1600)}
+LOGS = {"habit": 40, "button": 12}  # without and with an effect
+LOG_LOOKS = 2
+LOG_USERS = 180  # new ones at each look
+ARMS = ("control", "treatment")
+ONE = 4096  # rates are whole 4096ths
+
+SHARES = (0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2, 0.2)  # of the experiments that ask who gets what
+ASSIGNED = 1000  # users, the same in all of them
+CHUNK = 200
+
+
+def draw_successes(draw, n, rate):
+    """How many of n trials succeed, each with `rate` 4096ths: exactly binomial, one bit of the rate for all trials at a time."""
+    won = 0
+    for bit in range(12):
+        coins = draw.getrandbits(n)
+        won = won | coins if rate >> bit & 1 else won & coins
+    return won.bit_count()
+
+
+class Experiment:
+    """An experiment of which the platform gets the sums."""
+
+    def __init__(self, name, kind):
+        self.name, self.kind = name, kind
+        self.draw = draw = random.Random(f"{plan.seed}/{name}")  # its own, so that a seed gives the same whoever comes first
+        self.visitors = draw.choice(VISITORS[kind])
+        self.share = draw.choice((0.5, 0.2)) if kind == "placebo" and self.visitors > 100 else 0.5
+        rate = draw.randint(820, 1430)  # 20% to 35% buy
+        error = sqrt(4 * rate * (ONE - rate) / (LOOKS * self.visitors))
+        self.rates = (rate, rate + round(error * Z_AT_THE_END.get(kind, 0) * draw.choice((-1, 1))))
+        self.users, self.buyers = [0, 0], [0, 0]
+
+    @property
+    def truth(self):
+        """What is so: for a broken one that it is broken."""
+        if self.kind == "broken":
+            return "broken"
+        return "undecided" if self.rates[0] == self.rates[1] else "better" if self.rates[1] > self.rates[0] else "worse"
+
+    def look(self, number):
+        """The sums at the next look."""
+        treated = draw_successes(self.draw, self.visitors, round(self.share * ONE))
+        for arm, users in enumerate((self.visitors - treated, treated)):
+            buyers = draw_successes(self.draw, users, self.rates[arm])
+            others = users - buyers
+            if self.kind == "broken" and arm:
+                scale = ONE * sqrt(400 / self.visitors)
+                buyers -= draw_successes(self.draw, buyers, round(LOST_BUYERS * scale))
+                others -= draw_successes(self.draw, others, round(LOST_OTHERS * scale))
+            self.users[arm] += buyers + others
+            self.buyers[arm] += buyers
+        return self.body(number, self.users, self.buyers)
+
+    def body(self, number, users, buyers):
+        arms = ({"users": u, "buyers": b} for u, b in zip(users, buyers, strict=True))
+        return {"experiment": self.name, "look": number, "of": LOOKS, "share": self.share, **dict(zip(ARMS, arms, strict=True))}
+
+
+class Log:
+    """An experiment of which the platform gets all events so far, as they arrived."""
+
+    def __init__(self, name, kind):
+        self.name, self.kind = name, kind
+        self.draw = random.Random(f"{plan.seed}/{name}")
+        eager = self.draw.uniform(0.25, 0.35)  # of the users click a lot
+        self.eager = (eager, eager + 0.55 * (kind == "button"))
+        self.scale = self.draw.uniform(0.15, 0.3) if kind == "button" else self.draw.uniform(0.85, 1)
+        self.events, self.late = [], []
+        self.numbers = itertools.count(self.draw.getrandbits(30))
+        self.counts = {arm: {"users": 0, "views": 0, "clicks": 0} for arm in ARMS}
+
+    def look(self, number):
+        """The log at the next look."""
+        arrived, self.late = self.late, []
+        for _ in range(LOG_USERS):
+            arrived += self.visit(self.draw.randrange(2))
+        self.draw.shuffle(arrived)
+        self.events += arrived
+        return {"experiment": self.name, "look": number, "of": LOG_LOOKS, "share": 0.5, "events": self.events}
+
+    def visit(self, arm):
+        """All events of a new user, some of them twice: the treatment's client sends a third of its clicks again."""
+        draw, user = self.draw, f"u-{next(self.numbers):x}"
+        views = draw.randint(30, 50) if draw.random() < 0.2 else draw.randint(1, 3)  # one in five is a regular
+        chance = self.scale * (0.95 if draw.random() < self.eager[arm] else 0.05)
+        clicks = sum(draw.random() < chance for _ in range(views))
+        for what, n in (("users", 1), ("views", views), ("clicks", clicks)):
+            self.counts[ARMS[arm]][what] += n
+        arrived = [[f"e-{next(self.numbers):x}", user, ARMS[arm], kind] for kind in ["view"] * views + ["click"] * clicks]
+        again = [event for event in arrived if draw.random() < (0.33 if arm and event[3] == "click" else 0.04)]
+        self.late += again[::2]  # these come with the next look
+        return arrived + again[1::2]
+
+
+def new_id(draw, letter):
+    return f"{letter}-{draw.getrandbits(48):012x}"
+
+
+def watch_sums(user, batch):
+    """All looks of some experiments, each look's in one request."""
+    kinds, truths = [e.kind for e in batch], [e.truth for e in batch]
+    for number in range(1, LOOKS + 1):
+        context = {"look": number, "experiments": [e.name for e in batch], "kinds": kinds, "truths": truths}
+        user.ask("/looks", {"looks": [e.look(number) for e in batch]}, context, partial(has_all, "verdicts", len(batch)))
+
+
+def watch_logs(user, logs):
+    """All looks of some logs, one request each."""
+    for log in logs:
+        for number in range(1, LOG_LOOKS + 1):
+            body = log.look(number)
+            counts = {arm: dict(counts) for arm, counts in log.counts.items()}
+            user.ask("/logs", body, {"look": number, "log": log.name, "kind": log.kind, "counts": counts}, has_log_verdict)
+
+
+def watch_newborns(user):
+    """Experiments of which hardly anything is known."""
+    draw = random.Random(f"{plan.seed}/newborns")
+    for users, buyers in [((0, 0), (0, 0)), ((3, 0), (0, 0)), ((0, 2), (0, 0)), ((2, 3), (0, 0)), ((1, 1), (1, 1)), ((3, 2), (3, 2))]:
+        born = Experiment(new_id(draw, "exp"), "effect")
+        user.ask("/looks", {"looks": [born.body(1, users, buyers)]}, {"newborn": f"{users} users, {buyers} buyers"}, is_undecided)
+    view = [new_id(draw, "e"), new_id(draw, "u"), "treatment", "view"]
+    for arrived in ([], [view]):
+        body = {"experiment": new_id(draw, "exp"), "look": 1, "of": LOG_LOOKS, "share": 0.5, "events": arrived}
+        user.ask("/logs", body, {"newborn": f"a log of {len(arrived)} events"}, is_undecided)
+
+
+def ask_who_gets_what(user, experiments, people):
+    """The variants of all users, twice, in other company the second time."""
+    for name, share in experiments:
+        draw = random.Random(f"{plan.seed}/{name}")
+        order = draw.sample(people, ASSIGNED) + draw.sample(people, ASSIGNED)
+        for i in range(0, len(order), CHUNK):
+            body = {"experiment": name, "share": share, "users": order[i : i + CHUNK]}
+            user.ask("/assignments", body, {"assigned": name, **body}, partial(has_all, "variants", CHUNK))
+
+
+def has_all(key, n, answer):
+    allowed = ARMS if key == "variants" else ("undecided", "better", "worse", "broken")
+    return isinstance(answer.get(key), list) and len(answer[key]) == n and all(value in allowed for value in answer[key])
+
+
+def has_log_verdict(answer):
+    has_counts = all(set(answer.get(arm) or ()) >= {"users", "views", "clicks"} for arm in ARMS)
+    return has_counts and has_all("verdicts", 1, {"verdicts": [answer.get("verdict")]})
+
+
+def is_undecided(answer):
+    return answer.get("verdicts", [answer.get("verdict")]) == ["undecided"]
+
+
+def draw_errands():
+    """What the analysts have to do, in parts."""
+    draw = random.Random(plan.seed)
+    running = [Experiment(new_id(draw, "exp"), kind) for kind, n in KINDS.items() for _ in range(n)]
+    draw.shuffle(running)  # so that no batch tells what is in it
+    logs = [Log(new_id(draw, "exp"), kind) for kind, n in LOGS.items() for _ in range(n)]
+    draw.shuffle(logs)
+    people = [new_id(draw, "u") for _ in range(ASSIGNED)]
+    planned = [(new_id(draw, "exp"), share) for share in draw.sample(SHARES, len(SHARES))]
+    return [
+        *(partial(watch_sums, batch=running[i::10]) for i in range(10)),
+        *(partial(watch_logs, logs=logs[i::6]) for i in range(6)),
+        *(partial(ask_who_gets_what, experiments=planned[i::3], people=people) for i in range(3)),
+        watch_newborns,
+    ]
+
+
+errands = deque()
+
+
+@events.test_start.add_listener
+def begin(**_):
+    errands.clear()
+    errands.extend(draw_errands())
+
+
+class Analyst(FastHttpUser):
+    network_timeout = 20.0
+
+    @task
+    def run_errand(self):
+        while errands:
+            errands.popleft()(self)
+        raise StopUser
+
+    def ask(self, path, body, context, is_right):
+        with self.client.post(path, json=body, name=path, context=context, catch_response=True) as answer:
+            try:
+                is_good = answer.status_code == 200 and is_right(answer.json())
+            except (ValueError, AttributeError, TypeError):
+                is_good = False
+            if not is_good:
+                answer.failure(f"status {answer.status_code}: not as the contract says")

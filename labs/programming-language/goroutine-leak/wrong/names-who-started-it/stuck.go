@@ -1,0 +1,45 @@
+// bug: tells where a goroutine began and not where it stands
+
+package main
+
+import (
+	"runtime"
+	"sort"
+	"strings"
+)
+
+type place struct {
+	Function string `json:"function"`
+	Count    int    `json:"count"`
+}
+
+// Where the goroutines stand, the most crowded function first.
+func stuck() []place {
+	records := make([]runtime.StackRecord, runtime.NumGoroutine()+100)
+	n, _ := runtime.GoroutineProfile(records)
+	counts := map[string]int{}
+	for _, record := range records[:n] {
+		counts[outermost(record.Stack())]++
+	}
+	places := []place{}
+	for function, count := range counts {
+		places = append(places, place{function, count})
+	}
+	sort.Slice(places, func(i, j int) bool { return places[i].Count > places[j].Count })
+	return places
+}
+
+// The function with which a goroutine began.
+func outermost(stack []uintptr) string {
+	frames := runtime.CallersFrames(stack)
+	began := ""
+	for {
+		frame, more := frames.Next()
+		if !strings.HasPrefix(frame.Function, "runtime.") {
+			began = frame.Function
+		}
+		if !more {
+			return began
+		}
+	}
+}

@@ -1,0 +1,31 @@
+"""Each user is the lead of a team: asks for one day after the other, to the end of the year, and then for the year's report."""
+
+import itertools
+import random
+
+from locust import FastHttpUser, task
+from locust.exception import StopUser
+
+from runner.pacing import ending, read_plan
+
+plan = read_plan(run=f"demo-{random.randrange(10**6)}", days=220)
+numbers = itertools.count(1)
+TRIES = 3
+
+
+class Lead(FastHttpUser):
+    def on_start(self):
+        self.team = f"{plan.run}-{next(numbers)}"
+
+    @task
+    def live_a_year(self):
+        for day in range(plan.days):
+            if ending.is_set() or not any(self.work(day) for _ in range(TRIES)):
+                raise StopUser
+        for _ in range(2):
+            self.client.get(f"/teams/{self.team}/report", name="/teams/[team]/report", context={"team": self.team})
+        raise StopUser
+
+    def work(self, day):
+        context = {"team": self.team, "day": day}
+        return self.client.post(f"/teams/{self.team}/days/{day}", name="/teams/[team]/days/[day]", context=context).status_code == 200
