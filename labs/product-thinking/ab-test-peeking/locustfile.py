@@ -85,7 +85,7 @@ class Log:
         self.name, self.kind = name, kind
         self.draw = random.Random(f"{plan.seed}/{name}")
         eager = self.draw.uniform(0.25, 0.35)  # of the users click a lot
-        self.eager = (eager, eager + 0.55 * (kind == "button"))
+        self.eager = (eager, eager + 0.62 * (kind == "button"))
         self.scale = self.draw.uniform(0.15, 0.3) if kind == "button" else self.draw.uniform(0.85, 1)
         self.events, self.late = [], []
         self.numbers = itertools.count(self.draw.getrandbits(30))
