@@ -102,7 +102,7 @@ def build(part: str, lock: int) -> None:
     if not (packages.is_done() and (VENV / "bin" / "python").exists()):
         count = len(re.findall(r"^\S+==", runtime.read_text(), re.MULTILINE))
         print(
-            f"set-up, once: .venv with Python {platform.python_version()} and {count} pinned packages (17 MB to fetch)",
+            f"set-up, once: .venv with Python {platform.python_version()} and {count} pinned packages (24 MB to fetch)",
             flush=True,
         )
         remove(VENV)

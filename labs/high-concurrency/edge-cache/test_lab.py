@@ -11,7 +11,7 @@ FRESH_WITHIN_S = 5.0
 OPENING = 400  # bundles: all that the first page of each shopper names are 192
 ATTACKS = 24
 PUBLIC = ("page", "front", "bundle", "image")
-FRONTS = 15  # answers of the front page of each edge in each part of the run
+FRONTS = 10  # answers of the front page of each edge in each part of the run
 
 
 class Shop:
@@ -82,7 +82,7 @@ def shop(lab):
 
         shop.down_ns = lab.mark("the origin fails: it answers 503")
         origin.set(down=True)  # pages have run out, in whole seconds, before the wait is over
-        shop.await_fronts(shop.down_ns + 2_000_000_000)
+        shop.await_fronts(shop.down_ns + 1_500_000_000)
         cut = lab.wire("origin").cut()
         shop.await_fronts(lab.mark("the origin is gone: it refuses connections"))
         cut.heal()

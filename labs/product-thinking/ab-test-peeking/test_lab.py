@@ -21,7 +21,7 @@ UNNOTICED = 10  # of 60; at a power of 98%, 3e-8
 CALLED_THOUGH_BROKEN = 30  # of 60; at 20%, 1e-7
 FALSE_FLAGS = 24  # of 752; at a true rate of 1.1%, 2e-6
 FALSE_CALLS_IN_LOGS = 12  # of 40; at a true rate of 7%, 2e-6
-SIGMAS = 6  # 2e-9 for each of 10 shares, and for each of 45 pairs
+SIGMAS = 6  # at most 1e-8 for each of 10 shares and of 45 pairs, 2e-7 for all
 
 
 @dataclass

@@ -42,7 +42,7 @@ def year(lab):
     """Five leads have each day of a year planned, for a team each; nothing is done in a hurry, since days pass by decision and not by the clock."""
     run = f"{lab.random.choice(('north', 'south', 'east', 'west'))}-{lab.random.randrange(10**5)}"
     board = lab.peer("board")
-    with lab.load(users=TEAMS, at_most_s=60, plan={"run": run, "days": DAYS}) as load:
+    with lab.load(users=TEAMS, at_most_s=90, plan={"run": run, "days": DAYS}) as load:
         pass
     worlds = {name: world for name, world in read_worlds(board).items() if name.startswith(f"{run}-")}
     return Year(load, board.calls(), worlds)
