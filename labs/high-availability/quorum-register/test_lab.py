@@ -6,6 +6,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import pytest
 
@@ -194,6 +195,8 @@ def stop_writes_half_way(store, keys):
             store.rounds.append(this)
             this.old = store.ask_until_done("PUT", others[0], key)
             value = store.fresh()
+            for other, called in product(others, (writer, reader)):
+                mesh.cut(other, called, one_way=True)  # nobody fetches the value by himself
             senders = (writer, reader) if this.is_shut else (writer,)
             stops = [mesh.link(sender, n).black_hole(when=value) for sender in senders for n in others]
             this.new = clients.submit(store.ask, "PUT", writer, key, value)
