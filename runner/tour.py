@@ -62,17 +62,17 @@ def run_once(lab: Lab, submission: str, backend: str, folder: Path) -> dict[str,
 
 def compare(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """The checks of two reports as a table: verdicts and compared values."""
-    lines = [f"{'':<46} {one['submission']:>12} {other['submission']:>12}"]
+    rows = [("", one["submission"], other["submission"])]
     others = {c["name"]: c for c in other["checks"]}
     for check in one["checks"]:
         match = others.get(check["name"], {"outcome": "-", "comparisons": []})
-        title = CheckResult(check["name"], Outcome.PASS).title
-        lines.append(f"{title:<46} {check['outcome']:>12} {match['outcome']:>12}")
+        rows.append((CheckResult(check["name"], Outcome.PASS).title, check["outcome"], match["outcome"]))
         theirs = worst_values(match)
         for what, (value, limit) in worst_values(check).items():
             if what in theirs:
-                lines.append(f"  {f'{what} ({limit})':<44} {value:>12.3g} {theirs[what][0]:>12.3g}")
-    return lines
+                rows.append((f"  {what} ({limit})", f"{value:.3g}", f"{theirs[what][0]:.3g}"))
+    width = max(len(name) for name, _, _ in rows)
+    return [f"{name:<{width}} {left:>12} {right:>12}" for name, left, right in rows]
 
 
 def first_failed(report: dict[str, Any]) -> dict[str, Any] | None:

@@ -91,7 +91,7 @@ class Store:
             operation = self.ask(method, node, key, self.fresh() if method == "PUT" else None)
             if operation.return_ns or time.monotonic() > deadline:
                 return operation
-            time.sleep(RETRY_S)  # as a client would
+            time.sleep(RETRY_S)  # as a client would: only another answer tells whether the node serves again
 
     def own(self, node, key):
         """What a node itself has."""

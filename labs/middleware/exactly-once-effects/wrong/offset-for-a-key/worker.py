@@ -35,7 +35,7 @@ def pay(record) -> None:
     seen = ""
     for n in range(TRIES):
         if n:
-            time.sleep(FIRST_PAUSE_S * 2**n)
+            time.sleep(FIRST_PAUSE_S * 2**n)  # back-off: nothing tells when the bank is well again
         try:
             answer = bank.post("/payments", json=payment, headers=headers)
             if answer.status_code == 200:
