@@ -2,7 +2,6 @@
 
 import json
 import re
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 from runner.counters import read_counters
 from runner.errors import LabError
 from runner.history import History, Record
+from runner.timeline import draw_timeline
 from runner.verdict import CheckResult, Outcome
 
 ASSETS = Path(__file__).parent / "assets"
-BUCKET_S = 0.25
 LOG_BYTES = 16 << 10
 ROWS = 300
 PAGE = """\
@@ -82,46 +81,11 @@ def read_run(folder: Path, title: str) -> dict[str, Any]:
         "checks": [{**check, "title": CheckResult(check["name"], Outcome.PASS).title} for check in report["checks"]],
         "marks": marks,
         "until_s": max(ends, default=1.0),
-        "rate": rates(records, start_ns),
-        "latency": latencies(records, start_ns),
+        "timeline": draw_timeline(records, start_ns),
         "counters": read_counters(folder, start_ns),
         "tables": tables(report, records, start_ns, folder),
         "logs": read_logs(folder),
     }
-
-
-def buckets(records: Sequence[Record], start_ns: int) -> dict[int, list[Record]]:
-    """The requests that ended in each quarter of a second."""
-    found: dict[int, list[Record]] = {}
-    for record in records:
-        found.setdefault(int((record.end_ns - start_ns) / 1e9 / BUCKET_S), []).append(record)
-    return {number: found.get(number, []) for number in range(max(found, default=-1) + 1)}
-
-
-def rates(records: Sequence[Record], start_ns: int) -> dict[str, list[float]]:
-    """Answers a second by how they ended."""
-    found = buckets(records, start_ns)
-    series: dict[str, list[float]] = {"t": [round((number + 0.5) * BUCKET_S, 3) for number in found]}
-    for outcome in ("ok", "fail", "unknown"):
-        series[outcome] = [sum(r.outcome == outcome for r in group) / BUCKET_S for group in found.values()]
-    return series
-
-
-def latencies(records: Sequence[Record], start_ns: int) -> dict[str, list[float | None]]:
-    """Percentiles of latency in ms; None where nothing ended."""
-    found = buckets(records, start_ns)
-    series: dict[str, list[float | None]] = {"t": [round((number + 0.5) * BUCKET_S, 3) for number in found]}
-    for name, share in (("p50", 50), ("p95", 95), ("p99", 99)):
-        series[name] = [percentile([r.latency_s * 1000 for r in group], share) for group in found.values()]
-    return series
-
-
-def percentile(values: Sequence[float], share: int) -> float | None:
-    """The `share`-th percentile, at least 0.1 so that a logarithm has it."""
-    if not values:
-        return None
-    found = values[0] if len(values) == 1 else statistics.quantiles(values, n=100, method="inclusive")[share - 1]
-    return round(max(found, 0.1), 2)
 
 
 def tables(report: Mapping[str, Any], records: Sequence[Record], start_ns: int, folder: Path) -> list[dict[str, Any]]:

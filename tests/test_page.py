@@ -9,7 +9,8 @@ import pytest
 
 from runner.errors import LabError
 from runner.history import Record
-from runner.page import find_focus, percentile, rates, read_run, render
+from runner.page import find_focus, read_run, render
+from runner.timeline import draw_timeline, percentile
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -29,7 +30,7 @@ def test_percentiles() -> None:
 
 def test_rates_count_every_request_once() -> None:
     records = [record(n, n * 0.1, 503 if n == 5 else 200) for n in range(20)]
-    series = rates(records, 0)
+    series = draw_timeline(records, 0)
     assert sum(series["ok"]) * 0.25 == 19
     assert sum(series["unknown"]) * 0.25 == 1
     assert len(series["t"]) == len(series["ok"])

@@ -109,9 +109,9 @@ function timeline(run) {
   const line = (name) => ({ stroke: css(name), width: 2, points: { show: false } });
   const dots = (name) => ({ stroke: css(name), paths: () => null, points: { show: true, size: 5, fill: css(name), stroke: css(name) } });
   section.draw = () => {
-    draw(rate, run, [run.rate.t, run.rate.ok, run.rate.fail, run.rate.unknown], [line("--ok"), line("--fail"), line("--unsure")],
+    draw(rate, run, [run.timeline.t, run.timeline.ok, run.timeline.fail, run.timeline.unknown], [line("--ok"), line("--fail"), line("--unsure")],
       { scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } }, values: (_, ticks) => ticks.map((v) => `${v}/s`) });
-    draw(latency, run, [run.latency.t, run.latency.p50, run.latency.p95, run.latency.p99], [dots("--p50"), dots("--p95"), dots("--p99")],
+    draw(latency, run, [run.timeline.t, run.timeline.p50, run.timeline.p95, run.timeline.p99], [dots("--p50"), dots("--p95"), dots("--p99")],
       { scales: { y: { distr: 3, log: 10 } }, values: (_, ticks) => ticks.map((v) => (v === null ? "" : v >= 1000 ? `${v / 1000} s` : `${v} ms`)) });
   };
   return section;

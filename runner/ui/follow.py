@@ -6,27 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runner.history import Outcome, Record, read_record
-from runner.page import BUCKET_S, percentile
-
-
-class Bucket:
-    """The requests that ended in one quarter of a second."""
-
-    def __init__(self) -> None:
-        self.counts: dict[Outcome, int] = {"ok": 0, "fail": 0, "unknown": 0}
-        self.latencies_ms: list[float] = []
-
-    def add(self, record: Record) -> None:
-        """Count one."""
-        self.counts[record.outcome] += 1
-        self.latencies_ms.append(record.latency_s * 1000)
-
-    def as_point(self, number: int) -> dict[str, Any]:
-        """Its place in the charts: answers a second, percentiles in ms."""
-        rates: dict[str, float] = {outcome: count / BUCKET_S for outcome, count in self.counts.items()}
-        shares: dict[str, float | None] = {f"p{share}": percentile(self.latencies_ms, share) for share in (50, 95, 99)}
-        return {"n": number, "t": round((number + 0.5) * BUCKET_S, 3), **rates, **shares}
+from runner.history import Record, read_record
+from runner.timeline import Bucket, bucket_number
 
 
 class Follower:
@@ -46,7 +27,7 @@ class Follower:
             self.requests += 1
             if self.origin_ns is None:
                 self.origin_ns = record.start_ns
-            number = max(int((record.end_ns - self.origin_ns) / 1e9 / BUCKET_S), 0)
+            number = bucket_number(record, self.origin_ns)
             self._buckets[number].add(record)
             changed.add(number)
         return [self._buckets[number].as_point(number) for number in sorted(changed)]
