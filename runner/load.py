@@ -10,7 +10,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 from runner.errors import LabError, MachineError
 from runner.generator import LoadProcess
-from runner.history import History
+from runner.growing import GrowingHistory
+from runner.history import History, Record
 
 T = TypeVar("T")
 
@@ -54,6 +55,8 @@ class Load:
         self._is_endless = is_endless
         self._app = app
         self._done: dict[str, Any] | None = None
+        self._growing = GrowingHistory(Path(start["history"]))
+        self._so_far: list[Record] = []
         self._connection = worker.connect()
         self._reader = threading.Thread(target=self._read, name="load-events", daemon=True)
         self.history = History((), (), ())
@@ -123,6 +126,11 @@ class Load:
                 raise NotReachedError(what)
             time.sleep(POLL_S)  # the state lives in other processes: there is nothing to block on
         return value
+
+    def so_far(self, since_ns: int = 0) -> list[Record]:
+        """While the load runs: the requests that have ended, of those sent after `since_ns`, in the order of their ends."""
+        self._so_far += self._growing.new_records()
+        return [record for record in self._so_far if record.start_ns > since_ns]
 
     def mark_down(self, replica: int) -> None:
         """Send no new request to a replica: the balancer has noticed that it is gone."""

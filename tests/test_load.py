@@ -82,6 +82,14 @@ def test_an_endless_one_ends_with_its_block(clockwork: "Clockwork", loads: "Load
     assert not load.is_cut_short
 
 
+def test_what_has_been_answered_is_known_while_it_runs(clockwork: "Clockwork", loads: "Loads") -> None:
+    with loads(FOR_EVER, [clockwork.url], is_endless=True) as load:
+        first = load.until(lambda: load.so_far()[4:], "five answers")[0]
+        later = load.until(lambda: load.so_far(first.start_ns), "an answer to a later request")
+        assert all(record.start_ns > first.start_ns for record in later)
+    assert set(later) <= set(load.history.records)
+
+
 def test_at_most_s_cuts_it_short(clockwork: "Clockwork", loads: "Loads") -> None:
     with loads(FOR_EVER, [clockwork.url], at_most_s=1.0) as load:
         pass

@@ -1,12 +1,12 @@
 """What a run's history says while it still grows: answers a second and latencies, as the report will show them."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runner.history import Record, read_record
+from runner.growing import GrowingHistory
+from runner.history import Record
 from runner.timeline import Bucket, bucket_number
 
 
@@ -17,7 +17,7 @@ class Follower:
         self.folder = folder
         self.origin_ns: int | None = None  # the begin of the first request seen; the report knows it better by an instant
         self.requests = 0
-        self._offsets: dict[Path, int] = defaultdict(int)
+        self._histories: dict[Path, GrowingHistory] = {}
         self._buckets: dict[int, Bucket] = defaultdict(Bucket)
 
     def read(self) -> list[dict[str, Any]]:
@@ -37,15 +37,5 @@ class Follower:
         return None if self.origin_ns is None else round((at_ns - self.origin_ns) / 1e9, 3)
 
     def _new_records(self) -> Iterator[Record]:
-        """The requests of each whole line that came since."""
         for path in sorted(self.folder.glob("history*.jsonl")):
-            with path.open("rb") as file:
-                file.seek(self._offsets[path])
-                lines = file.read().rpartition(b"\n")[0]
-            if not lines:
-                continue
-            self._offsets[path] += len(lines) + 1
-            for number, line in enumerate(lines.split(b"\n")):
-                row = json.loads(line)
-                if "kind" not in row:
-                    yield read_record(row, number)
+            yield from self._histories.setdefault(path, GrowingHistory(path)).new_records()

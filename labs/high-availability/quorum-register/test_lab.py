@@ -1,6 +1,5 @@
 """Clients at five nodes; a link that fails one way, two nodes cut off from three, the three without power, writes that stop half-way."""
 
-import json
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -23,20 +22,6 @@ AHEAD_S = 5.0  # how wrong one node's clock is
 SERVES_WITHIN_S, ANSWERS_WITHIN_S, SYNCED_WITHIN_S = 4.0, 3.0, 3.0  # of the contract
 
 
-class Answers:
-    """The load's answers as they come: its history is written a line a request."""
-
-    def __init__(self, path):
-        self.lines = path.open()
-        self.rows, self.rest = [], ""
-
-    def since(self, start_ns):
-        """Those of requests sent after an instant."""
-        *lines, self.rest = (self.rest + self.lines.read()).split("\n")
-        self.rows += [row for row in map(json.loads, lines) if "status" in row]
-        return [row for row in self.rows if row["start_ns"] > start_ns]
-
-
 @dataclass
 class Round:
     """A write that reaches its node and one more, then two reads, one after the other."""
@@ -56,7 +41,6 @@ class Store:
 
     lab: object
     load: object = None
-    answers: object = None
     keys: list = field(default_factory=list)
     quiet: list = field(default_factory=list)
     rounds: list = field(default_factory=list)
@@ -102,7 +86,7 @@ class Store:
 
     def done_at(self, start_ns, method=None):
         """Nodes -> how many requests sent after an instant they have answered with 200."""
-        return Counter(r["replica"] for r in self.answers.since(start_ns) if r["status"] == 200 and method in (None, r["method"]))
+        return Counter(r.replica for r in self.load.so_far(start_ns) if r.status == 200 and method in (None, r.method))
 
     @property
     def minority(self):
@@ -130,9 +114,7 @@ def store(lab):
     lab.skew(lab.random.choice(lab.replicas), AHEAD_S)
     plan = {"run": f"{lab.seed}", "keys": store.keys, "nodes": NODES}
     with lab.load(users=USERS, endless=True, at_most_s=60, plan=plan) as store.load:
-        lab.until((lab.folder / "history.jsonl").exists, at_most_s=10)
-        store.answers = Answers(lab.folder / "history.jsonl")
-        store.load.until(lambda: len(store.answers.since(0)) >= CALM_ANSWERS, f"{CALM_ANSWERS} answers", at_most_s=20)
+        store.load.until(lambda: len(store.load.so_far()) >= CALM_ANSWERS, f"{CALM_ANSWERS} answers", at_most_s=20)
         store.calm_end_ns = time.monotonic_ns()
         break_a_link(store)
         split(store)
@@ -152,7 +134,7 @@ def break_a_link(store):
     """One node cannot call another, which can call it."""
     one, other = store.lab.random.sample(range(1, NODES + 1), 2)
     cut = store.lab.mesh.cut(one, other, one_way=True)
-    store.lab.until(lambda: len(store.answers.since(cut.at_ns)) >= ONE_WAY_ANSWERS, at_most_s=10)
+    store.lab.until(lambda: len(store.load.so_far(cut.at_ns)) >= ONE_WAY_ANSWERS, at_most_s=10)
     cut.heal()
 
 
@@ -175,13 +157,13 @@ def split(store):
     cut.heal()
     store.healed_ns = cut.healed_ns
     lab.until(lambda: len(store.done_at(cut.healed_ns)) == NODES, at_most_s=2 * SERVES_WITHIN_S)
-    lab.until(lambda: len(store.answers.since(cut.healed_ns)) >= WHOLE_ANSWERS, at_most_s=5)
+    lab.until(lambda: len(store.load.so_far(cut.healed_ns)) >= WHOLE_ANSWERS, at_most_s=5)
 
 
 def has_seen_enough(store):
-    cut_off = [r for r in store.answers.since(store.cut_ns) if r["replica"] in store.minority]
+    cut_off = [r for r in store.load.so_far(store.cut_ns) if r.replica in store.minority]
     served = sum(store.done_at(store.serving_ns or store.cut_ns)[n] for n in store.majority)
-    is_refused = len(cut_off) >= CUT_OFF_ANSWERS and sum(r["method"] == "PUT" for r in cut_off) >= 3
+    is_refused = len(cut_off) >= CUT_OFF_ANSWERS and sum(r.method == "PUT" for r in cut_off) >= 3
     return is_refused and (served >= SPLIT_ANSWERS or not store.serving_ns)
 
 
