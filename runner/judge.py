@@ -15,7 +15,7 @@ from runner.generator import HeadStart
 from runner.guidance import likely_bugs
 from runner.lab import Lab, Submission, copy_starter, find_lab, resolve_submission
 from runner.progress import record_state
-from runner.report import Report, new_run_folder, print_verdict
+from runner.report import Report, new_run_folder
 from runner.verdict import Outcome
 
 
@@ -60,7 +60,7 @@ class Listener:
     def pytest_unconfigure(self, config: pytest.Config) -> Iterator[None]:
         """The reports, as the session ends."""
         judge = config.pluginmanager.getplugin("labs-judge")
-        self.reports = judge.reports if judge else []
+        self.reports = list(judge.reports.values()) if judge else []
         return (yield)
 
 
@@ -89,8 +89,6 @@ def judge_submission(order: Order, ahead: HeadStart | None = None) -> int:
         problems = "\n".join(listener.problems)[-3000:] or "it has no check: no function is called test_..."
         raise LabError(f"{shown_path(lab.folder)}/test_lab.py could not be run\n{problems}")
     report = listener.reports[0]
-    print()
-    print_verdict(report, print)
     if order.debug_port is not None:
         print("This was a run under the debugger: one replica, no fault on it, limits that wait. What it came to is no verdict.")
         return int(report.verdict.outcome)

@@ -65,6 +65,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
             run.created_ns = time.monotonic_ns()  # it was warm before: what is told counts from the go
         run.start_app()
         yield run
+        judge.conclude(request.node.nodeid)  # here, since what follows takes a while
         run.save_ledgers()
         if config.getoption("--keep"):
             judge.hold(run)
@@ -88,7 +89,7 @@ class Judge:
         self.config = config
         self.runs: dict[str, Run] = {}  # test module -> its run
         self.results: dict[str, list[CheckResult]] = {}
-        self.reports: list[Report] = []
+        self.reports: dict[str, Report] = {}
         self.is_interrupted = False
         self.ahead = next((plugin for plugin in config.pluginmanager.get_plugins() if isinstance(plugin, HeadStart)), None)
 
@@ -110,6 +111,20 @@ class Judge:
                     time.sleep(3600)  # until the person has seen enough
             except KeyboardInterrupt:
                 print("stopping", flush=True)
+
+    def conclude(self, nodeid: str) -> None:
+        """Decide, write report.json and, where a person follows, say it."""
+        if self.is_interrupted or nodeid in self.reports or nodeid not in self.results:
+            return
+        run = self.runs[nodeid]
+        began_s = run.created_ns / 1e9 if self.config.getoption("--await-go") else STARTED
+        report = Report.of(run, decide_verdict(self.results[nodeid]), seconds=time.monotonic() - began_s)
+        write_report(report)
+        self.reports[nodeid] = report
+        if run.is_narrated:
+            print()
+            print_verdict(report, print)
+            sys.stdout.flush()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
@@ -138,29 +153,25 @@ class Judge:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Decide, write the reports, and say it all by the exit code."""
+        """Write the pages, and say it all by the exit code."""
         if self.is_interrupted:
             session.exitstatus = int(Outcome.ERROR)
             return
-        for nodeid, results in self.results.items():
-            run = self.runs.get(nodeid)
-            if run is None:
+        for nodeid in self.results:
+            if nodeid not in self.runs:
                 session.exitstatus = int(Outcome.ERROR)
                 continue
-            began_s = run.created_ns / 1e9 if self.config.getoption("--await-go") else STARTED
-            report = Report.of(run, decide_verdict(results), seconds=time.monotonic() - began_s)
-            write_report(report)
+            self.conclude(nodeid)  # of a run whose app or servers did not start
             with contextlib.suppress(LabsError, OSError):  # the page is made of what is there already, and can be made again
-                write_page(report.folder, run.lab.title)
-            self.reports.append(report)
+                write_page(self.reports[nodeid].folder, self.runs[nodeid].lab.title)
         if self.reports and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            is_other_failed = session.testsfailed > sum(len([c for c in r.verdict.checks if c.outcome]) for r in self.reports)
-            worst = max(r.verdict.outcome for r in self.reports)
+            is_other_failed = session.testsfailed > sum(len([c for c in r.verdict.checks if c.outcome]) for r in self.reports.values())
+            worst = max(r.verdict.outcome for r in self.reports.values())
             session.exitstatus = int(worst or (Outcome.FAIL if is_other_failed else Outcome.PASS))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Under plain pytest, the verdicts follow pytest's own words."""
-        for report in self.reports:
+        for report in self.reports.values():
             terminalreporter.section(f"verdict of {report.lab}")
             print_verdict(report, terminalreporter.write_line)
 
