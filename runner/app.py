@@ -14,10 +14,11 @@ from typing import Any
 
 import psutil
 
-from runner.build import Prepared, prepare
-from runner.errors import AppError, LabError
+from runner.build import REQUIREMENTS, Prepared, prepare
+from runner.errors import AppError, LabError, LabsError
 from runner.filling import fill_in
 from runner.lab import FILLED, HOME, Lab, Submission, app_of, shown_path
+from runner.prestart import can_prestart, imports_of
 from runner.skew import skew_env
 from runner.stack import Program, Stack, tail_of
 from runner.stack.ports import HOST
@@ -142,6 +143,18 @@ class App:
                         raise LabError(f"the peer {name} {end}\n{tail_of(self._stack.log(name))}") from error
                 time.sleep(POLL_S)  # nothing tells us that a process listens
 
+    def start_ahead(self) -> None:
+        """Have the app's Python programs import their libraries while servers start. What is wrong with the submission is `prepare`'s to say."""
+        folder = self._submission.path
+        with contextlib.suppress(LabsError, OSError):
+            self._table = app_of(self._lab, folder)
+            commands = self._commands()
+            if self._table.build or (folder / REQUIREMENTS).exists() or not all(can_prestart(command) for _, command in commands):
+                return
+            self._prepared = prepare(folder, self._table, self._stack.log("build"), backend=self._stack.backend)
+            for replica, command in commands:
+                self._stack.start_ahead(self._program_of(replica.name, replica, command), imports_of(folder, command))
+
     def prepare(self) -> None:
         """Build the submission as it is now, and hand it to the stack. Raises AppError."""
         self._table = app_of(self._lab, self._submission.path)
@@ -152,10 +165,13 @@ class App:
 
     def start(self) -> None:
         """Start all replicas and extra processes; they need not be ready yet."""
-        for replica in self.replicas:
-            self._start_replica(replica, self._table.command)
-        for replica in self.extras:
-            self._start_replica(replica, self._table.extra[replica.name.rpartition("-")[0]].command)
+        for replica, command in self._commands():
+            self._stack.start_program(self._program_of(replica.name, replica, command))
+
+    def _commands(self) -> list[tuple[Replica, tuple[str, ...]]]:
+        """Each process of the app and what it runs."""
+        extras = [(replica, self._table.extra[replica.name.rpartition("-")[0]].command) for replica in self.extras]
+        return [*((replica, self._table.command) for replica in self.replicas), *extras]
 
     def _check(self, command: tuple[str, ...]) -> None:
         """Have the server itself judge the submission, as the first replica would find it. Raises AppError in its words."""
@@ -171,9 +187,6 @@ class App:
             said = tail_of(self._stack.log(CHECK)).replace(f"{self._stack.filled(CHECK)}/", "")
             mine = shown_path(self._submission.path)
             raise AppError(f"{mine} does not pass `{' '.join(command)}`: it {ended}\n{said}", hint=f"mend it in {mine} and run again")
-
-    def _start_replica(self, replica: Replica, command: tuple[str, ...]) -> None:
-        self._stack.start_program(self._program_of(replica.name, replica, command))
 
     def _program_of(self, name: str, replica: Replica, command: tuple[str, ...]) -> Program:
         env = {**self._prepared.env, **self.service_env, "REPLICA": str(replica.number)}

@@ -4,6 +4,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,40 @@ def test_a_program_runs_with_its_environment_and_log(stack: EmbeddedStack, tmp_p
     eventually(lambda: stack.exit_code("one") == 0, "its end")
     home = stack._data / "one"
     assert stack.log("one").read_text() == f"hello {tmp_path} {home}\n"
+
+
+def test_a_program_that_was_started_ahead_is_let_go(stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    (tmp_path / "app.py").write_text("import os, redis; print(os.environ['GREETING'], os.getcwd())")
+    program = Program("app-1", ["python", "app.py"], tmp_path, {"GREETING": "hello"})
+    stack.start_ahead(program, ["redis"])
+    begun = stack._ahead["app-1"][1].pid
+    stack.start_program(replace(program, env=dict(program.env)))
+    assert stack.pid("app-1") == begun
+    eventually(lambda: stack.exit_code("app-1") == 0, "its end")
+    stack.restart("app-1")
+    eventually(lambda: stack.exit_code("app-1") == 0, "its second end")
+    assert stack.log("app-1").read_text() == f"hello {tmp_path}\n" * 2
+
+
+def test_another_program_than_the_one_started_ahead_replaces_it(stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    (tmp_path / "app.py").write_text("import os; print(os.environ['GREETING'])")
+    program = Program("app-1", ["python", "app.py"], tmp_path, {"GREETING": "early"})
+    stack.start_ahead(program, [])
+    begun = stack._ahead["app-1"][1]
+    stack.start_program(replace(program, env={"GREETING": "late"}))
+    assert begun.exit_code == -signal.SIGKILL
+    eventually(lambda: stack.exit_code("app-1") == 0, "its end")
+    assert stack.log("app-1").read_text() == "late\n"
+
+
+def test_one_that_died_ahead_is_started_plainly(stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    (tmp_path / "app.py").write_text("print('alive')")
+    program = Program("app-1", ["python", "app.py"], tmp_path, {})
+    stack.start_ahead(program, [])
+    stack._ahead["app-1"][1].kill()
+    stack.start_program(program)
+    eventually(lambda: stack.exit_code("app-1") == 0, "its end")
+    assert stack.log("app-1").read_text() == "alive\n"
 
 
 def test_a_restart_keeps_arguments_home_and_log(stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:

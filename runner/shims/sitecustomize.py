@@ -38,7 +38,7 @@ def follow(fifo: str) -> None:
 
 
 if "CLOCK_SKEW_FIFO" in os.environ:
-    path = os.path.join(os.environ["HOME"], os.environ.pop("CLOCK_SKEW_FIFO"))  # noqa: PTH118
-    if not os.path.exists(path):  # noqa: PTH110 - still there after a restart
-        os.mkfifo(path)
-    threading.Thread(target=follow, args=(path,), name="clock-skew", daemon=True).start()
+    fifo_path = os.path.join(os.environ["HOME"], os.environ.pop("CLOCK_SKEW_FIFO"))  # noqa: PTH118
+    if not os.path.exists(fifo_path):  # noqa: PTH110 - still there after a restart
+        os.mkfifo(fifo_path)
+    threading.Thread(target=follow, args=(fifo_path,), name="clock-skew", daemon=True).start()

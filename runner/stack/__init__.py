@@ -69,6 +69,9 @@ class Stack(Protocol):
     def free_port(self) -> int:
         """A port for one program of this run; the OS chooses it."""
 
+    def start_ahead(self, program: Program, imports: Sequence[str]) -> None:
+        """Have a Python program of the app import its libraries, and wait: `start_program` lets an equal one go, and replaces another."""
+
     def start_program(self, program: Program) -> None:
         """Start a program; readiness is the caller's business."""
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from runner.children import Children
 from runner.errors import AppError, LabError, MachineError
 from runner.images import image_env, image_of
 from runner.owner import owner_of
+from runner.prestart import prestart_argv
 from runner.services import await_service
 from runner.stack import NO_WIRES, QUIT_WITHIN_S, Address, Program, tail_of
 from runner.stack.cargo import TooLargeError, pack, pack_files
@@ -30,11 +32,12 @@ ROOT = Path(__file__).parent.parent.parent
 COMPOSE_FILE = ROOT / "infra" / "docker-compose.yml"
 INNER_PORTS = {"redis": 6379, "mysql": 3306, "kafka": 9092}
 GATE = "gate"
-FILLED = "filled"
+FILLED, GO = "filled", "go"  # folders of the app's volume
 NFT = "/usr/sbin/nft"
 DONE_WITHIN_S = 60.0
 NO_SUCH_PROGRAM = (126, 127)  # the exit codes of an `exec` that found none
 FROZEN_WITHIN_S = 5.0
+NEVER = "0001-01-02"  # the engine's time of what has not happened is earlier
 
 
 class DockerStack:
@@ -60,8 +63,9 @@ class DockerStack:
         self._exit_codes: dict[str, int] = {}
         self._changed = threading.Condition()
         self._paused: set[str] = set()
-        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="docker")
+        self._pool = ThreadPoolExecutor(max_workers=12, thread_name_prefix="docker")
         self._under_way: list[Future[Any]] = []
+        self._ahead: dict[str, tuple[Program, Future[None]]] = {}
         self._gate: Future[None] | None = None
         self._is_open = False
         self._is_stopped = False
@@ -92,7 +96,7 @@ class DockerStack:
     def refresh(self, submission: Path) -> None:
         """Copy the submission in. Raises AppError when it is too large."""
         try:
-            app = pack({"submission": submission, "shims": ROOT / "runner" / "shims"})
+            app = pack({"submission": submission})
         except (OSError, TooLargeError) as error:
             raise AppError(f"the submission cannot be copied: {error}", hint="it should hold the app's code and nothing else") from error
         assert self._gate is not None
@@ -103,6 +107,7 @@ class DockerStack:
         closed = ["sh", "-c", f"{NFT} '{CLOSED}' && exec sleep infinity"]
         self._create(Container(self.run, GATE, "gate", closed, self._labels, ports=self._app_ports, host=self.host, keepers=self._keepers))
         self._api.put_archive(self._ids[GATE], LAB, pack({"lab": lab, "runner": ROOT / "runner"}))
+        self._api.put_archive(self._ids[GATE], SUBMISSION, pack({"shims": ROOT / "runner" / "shims"}))
         self._api.start(self._ids[GATE])
 
     def _create(self, container: Container) -> None:
@@ -126,6 +131,7 @@ class DockerStack:
         for container in self._api.containers(filters={"label": f"{RUN_LABEL}={self.run}"}):
             self._ids[container["Labels"]["com.docker.compose.service"]] = container["Id"]
         list(self._pool.map(lambda name: await_service(self, name), names))
+        self._open_gate()  # here, where nobody waits for the app yet
 
     def _compose(self, names: Sequence[str]) -> None:
         env = {
@@ -150,15 +156,29 @@ class DockerStack:
             what = f"did not end within {DONE_WITHIN_S:g} s" if code is None else f"ended with exit code {code}"
             raise MachineError(f"`docker compose up` {what}\n{tail_of(self._logs / 'compose.log')}", hint="`make images` prepares what it needs")
 
+    def start_ahead(self, program: Program, imports: Sequence[str]) -> None:
+        """Have a Python program of the app import its libraries in its container, and wait."""
+        self._ahead[program.name] = program, self._pool.submit(self._start_ahead, program, imports)
+
+    def _start_ahead(self, program: Program, imports: Sequence[str]) -> None:
+        assert self._gate is not None
+        self._gate.result()
+        argv = prestart_argv(self.shims(), f"{SUBMISSION}/{GO}/{program.name}", f"{SUBMISSION}/submission", imports, program.argv)
+        # Not in its folder, which is not there yet.
+        self._create(replace(self._container_of(program), argv=argv, cwd=HOME))
+        self._api.start(self._ids[program.name])
+
     def start_program(self, program: Program) -> None:
-        """Start a peer or a replica in a container; readiness is the caller's business."""
+        """Start a peer or a replica in a container, or let one go that was started ahead; readiness is the caller's business."""
         if program.role == "peer":
             self._forwards[program.name] = [(port, port) for port in (*(program.ports[name] for name in program.public), *program.links)]
+            self._is_open = False  # not to it
         else:
             self._open_gate()
-        self._under_way.append(self._pool.submit(self._start_program, program))
+        then, started = self._ahead.pop(program.name, (None, None))
+        self._under_way.append(self._pool.submit(self._start_program, program, started, is_same=then == program))
 
-    def _start_program(self, program: Program) -> None:
+    def _start_program(self, program: Program, started: Future[None] | None, *, is_same: bool) -> None:
         from docker.errors import APIError
 
         assert self._gate is not None
@@ -166,6 +186,11 @@ class DockerStack:
         try:
             if program.files:
                 self._api.put_archive(self._ids[GATE], SUBMISSION, pack_files(program.files, f"{FILLED}/{program.name}"))
+            if started is not None:
+                if started.exception() is None and is_same and program.name not in self._exit_codes:
+                    self._api.put_archive(self._ids[GATE], SUBMISSION, pack_files({program.name: (0o644, b"")}, GO))
+                    return
+                self._remove(program.name)
             self._create(self._container_of(program))
             self._api.start(self._ids[program.name])
         except APIError as error:
@@ -175,6 +200,17 @@ class DockerStack:
                 ) from error
             hint = f"`labs images {image_of(program.argv)}` makes it" if "No such image" in str(error) else ""
             raise MachineError(f"{program.name} could not be started: {error.explanation}", hint) from error
+
+    def _remove(self, name: str) -> None:
+        """Remove what `_start_ahead` has made, as far as it came."""
+        if (made := self._ids.pop(name, None)) is None:
+            return
+        was_started = self._api.inspect_container(made)["State"]["StartedAt"] > NEVER
+        self._api.remove_container(made, force=True)
+        if was_started:
+            self._await_end(name)
+        with self._changed:
+            self._exit_codes.pop(name, None)
 
     def _container_of(self, program: Program) -> Container:
         if program.role == "app":
@@ -334,7 +370,7 @@ class DockerStack:
         """Save the logs and remove everything. Safe to call twice, and after a start that failed."""
         if self._is_stopped:
             return
-        for future in self._under_way:
+        for future in [*self._under_way, *(started for _, started in self._ahead.values())]:
             future.exception()
         if self._gate is not None:
             self._gate.exception()

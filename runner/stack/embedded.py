@@ -3,6 +3,8 @@
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from secrets import token_urlsafe
 
@@ -11,6 +13,7 @@ import psutil
 from runner.build import write_files
 from runner.children import Children, Process, clean_environment
 from runner.errors import LabError, MachineError
+from runner.prestart import prestart_argv
 from runner.services import await_service
 from runner.shims.shift import shift
 from runner.skew import SHIMS
@@ -40,6 +43,7 @@ class EmbeddedStack:
         self._addresses: dict[str, Address] = {}
         self._processes: dict[str, Process] = {}
         self._starts: dict[str, Callable[[], Process]] = {}
+        self._ahead: dict[str, tuple[Program, Process]] = {}
         self._ports = Ports()
         self._keepers: frozenset[str] = frozenset()
 
@@ -112,23 +116,42 @@ class EmbeddedStack:
         except TimeoutError as error:
             raise MachineError(f"{name}: {error}") from error
 
+    def start_ahead(self, program: Program, imports: Sequence[str]) -> None:
+        """Have a Python program of the app import its libraries, and wait."""
+        argv = prestart_argv(self.shims(), str(self._go_file(program.name)), str(program.cwd), imports, program.argv)
+        # Not in its folder, which may be another one by the time it goes.
+        self._ahead[program.name] = program, self._spawn(replace(program, argv=argv, cwd=self._home_of(program)))
+
     def start_program(self, program: Program) -> None:
-        """Start a program; readiness is the caller's business."""
-        home = self._data / program.name
-        home.mkdir(exist_ok=True)
+        """Start a program, or let one go that was started ahead; readiness is the caller's business."""
         if program.files:
-            write_files(program.files, home / FILLED)
+            write_files(program.files, self._home_of(program) / FILLED)
+        self._starts[program.name] = partial(self._spawn, program)
+        then, process = self._ahead.pop(program.name, (None, None))
+        if process is not None and then == program and process.exit_code is None:
+            self._go_file(program.name).touch()
+        else:
+            if process is not None:
+                process.kill()
+            process = self._spawn(program)
+        self._processes[program.name] = process
+
+    def _spawn(self, program: Program) -> Process:
+        home = self._home_of(program)
         kept = {}
         if program.name in self._keepers:
             (home / "data").mkdir(exist_ok=True)
             kept["DATA_DIR"] = str(home / "data")
+        env = {**clean_environment(home), **kept, **program.env}
+        return self._children.spawn(program.name, program.argv, env=env, cwd=program.cwd, log=self.log(program.name))
 
-        def start() -> Process:
-            env = {**clean_environment(home), **kept, **program.env}
-            return self._children.spawn(program.name, program.argv, env=env, cwd=program.cwd, log=self.log(program.name))
+    def _home_of(self, program: Program) -> Path:
+        home = self._data / program.name
+        home.mkdir(exist_ok=True)
+        return home
 
-        self._starts[program.name] = start
-        self._processes[program.name] = start()
+    def _go_file(self, name: str) -> Path:
+        return self._data / f"{name}.go"
 
     def kill(self, name: str) -> None:
         """SIGKILL, and return when it is gone."""

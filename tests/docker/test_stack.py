@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,28 @@ def test_programs(stack: DockerStack, tmp_path: Path, eventually: Callable[..., 
     eventually(lambda: stack.log("app-1").read_text().count("here") == 2, "its output after the restart")
     with pytest.raises(LabError, match="nothing called 'app-2' runs here"):
         stack.kill("app-2")
+
+
+def test_a_program_that_was_started_ahead(stack: DockerStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    """It is let go, or replaced by another one, or started plainly when it died meanwhile."""
+    ahead = {name: Program(name, ["python", "app.py"], tmp_path, {"A": "b"}) for name in ("app-1", "app-2", "app-3")}
+    for program in ahead.values():
+        stack.start_ahead(program, ["redis"])
+    for _, started in stack._ahead.values():
+        started.result()
+    begun = dict(stack._ids)
+    stack._api.kill(begun["app-3"])
+    stack._await_end("app-3")
+    stack.start_program(replace(ahead["app-1"], env={"A": "b"}))
+    stack.start_program(replace(ahead["app-2"], env={"A": "c"}))
+    stack.start_program(ahead["app-3"])
+    for name in ahead:
+        assert stack.exit_code(name) is None
+        eventually(lambda name=name: "here" in stack.log(name).read_text(), "its output")
+    assert [stack._ids[name] == begun[name] for name in ahead] == [True, False, False]
+    stack.kill("app-1")
+    stack.restart("app-1")
+    eventually(lambda: stack.log("app-1").read_text().count("here") == 2, "its output after the restart")
 
 
 def test_threads_are_counted_and_a_quit_lets_it_speak(stack: DockerStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:

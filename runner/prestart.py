@@ -1,0 +1,40 @@
+"""Which Python programs of an app can begin with their libraries before the servers are up (`runner/shims/prestart.py`), and how."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+# What it takes to serve the first request, by program; uvicorn imports these by their names, as late as it can.
+PROGRAMS = {
+    "python": (),
+    "uvicorn": (
+        "uvicorn.main",
+        "uvicorn.lifespan.on",
+        "uvicorn.loops.auto",
+        "uvicorn.protocols.http.auto",
+        "uvicorn.protocols.websockets.auto",
+    ),
+}
+LIBRARIES = {"fastapi", "httpx", "kafka", "pydantic", "pymysql", "redis", "starlette", "uvicorn"}
+IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
+PATCHES = re.compile(r"\b(?:gevent|eventlet|monkey)\b")  # they must come before any other import
+
+
+def can_prestart(command: Sequence[str]) -> bool:
+    """Whether a command is `python file.py ...` or a console script that we know."""
+    if command[0] == "python":
+        return len(command) > 1 and command[1].endswith(".py") and not command[1].startswith("-")
+    return command[0] in PROGRAMS
+
+
+def imports_of(folder: Path, command: Sequence[str]) -> list[str]:
+    """The libraries to import ahead: of those that we know the ones that the files of `folder` name."""
+    text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.py")))
+    if PATCHES.search(text):
+        return []
+    return [*PROGRAMS[command[0]], *sorted(LIBRARIES & set(IMPORT.findall(text)))]
+
+
+def prestart_argv(shims: str, go: str, folder: str, imports: Sequence[str], argv: Sequence[str]) -> list[str]:
+    """The command line that begins `argv` in `folder` and waits for the file `go`."""
+    return ["python", f"{shims}/prestart.py", go, folder, ",".join(imports), *argv]
