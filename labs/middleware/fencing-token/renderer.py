@@ -16,7 +16,7 @@ async def render_page(request, call):
     call["key"], lines = body.get("invoice"), body.get("lines")
     if not isinstance(call["key"], str) or not isinstance(lines, list):
         return JSONResponse({"detail": "invoice is a string, lines is a list"}, status_code=400)
-    call["line"] = str(lines[-1]) if lines else ""
+    call["lines"] = [str(line) for line in lines]
     caught = peer.state["catch"]
     if caught and caught["key"] == call["key"] and caught["except"] != call["replica"]:
         peer.state["catch"], call["caught"] = None, True

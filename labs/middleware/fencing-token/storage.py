@@ -58,6 +58,7 @@ async def write_invoice(request, call):
     call["applied"] = peer.count("applied")
     call["added"] = [line for line in lines if line not in stored["lines"]]
     call["removed"] = [line for line in stored["lines"] if line not in lines]
+    call["in_order"] = lines[: len(stored["lines"])] == stored["lines"]
     call["twice"] = sorted({str(line) for line in lines if lines.count(line) > 1})
     stored.update(lines=lines, page=body["page"], version=stored["version"] + 1)
     return {"version": stored["version"]}

@@ -4,10 +4,11 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 
 import pytest
 
-from runner.checkers.intervals import Section, find_overlaps, peak_keys
+from runner.checkers.intervals import Section, find_overlaps
 
 USERS = 12
 INVOICES = 5
@@ -30,11 +31,13 @@ class Stop:
     taken_ns: int = 0  # when another worker had this invoice rendered
     overtaken: bool = False  # whether the other one was so far that going on is dangerous
 
-    def covers(self, call, begun_before):
-        """Whether a page was for a request that the worker had when it stopped: it could not know that it had lost its locks."""
+    def covers(self, call, had, written_ns):
+        """Whether a page has a line that the worker `had` to add when it stopped: it could not know that it had lost its locks."""
         if call["replica"] != self.worker or call["end_ns"] < self.start_ns:
             return False
-        return not self.end_ns or call["start_ns"] < self.end_ns or call["line"] in begun_before
+        if not self.end_ns or call["start_ns"] < self.end_ns:
+            return True
+        return any(line in had and written_ns.get((call["key"], line), call["start_ns"]) >= call["start_ns"] for line in call["lines"])
 
 
 class Desk:
@@ -53,6 +56,15 @@ class Desk:
     def accepted(self):
         """The writes that the store took, in the order in which it did."""
         return sorted((c for c in self.storage.calls() if c.get("applied")), key=lambda c: c["applied"])
+
+    def written_ns(self):
+        """When each line of each invoice was first written."""
+        return {(c["key"], line): c["end_ns"] for c in reversed(self.accepted()) for line in c["added"]}
+
+    def had(self, stop):
+        """The lines that a worker may have had to add when it stood still: of its own requests, and of those that waited for anybody."""
+        asked = self.load.history
+        return {r.context["line"] for r in asked if r.start_ns < stop.start_ns or (r.start_ns < stop.end_ns and r.replica == self.number_of(stop))}
 
     def pages(self, key, since_ns, other_than=""):
         return [c for c in self.renderer.calls() if c.get("key") == key and c["start_ns"] > since_ns and c["replica"] != other_than]
@@ -166,11 +178,14 @@ def require_no_stall(desk, lab):
 
 
 def test_the_contract_holds(desk, lab):
-    """POST /invoices/{id}/lines answers 200, in at least 95% of all requests while no worker stands still or has just died.
+    """POST /invoices/{id}/lines answers 200, in at least 95% of all requests while no worker stands still or has just died; a new line comes last.
 
     Why: a worker gives up where it could wait for its turn, or is refused by the storage again and again.
     """
+    mixed = [w for w in desk.accepted() if not w["in_order"] and not w["removed"]]
+    assert not mixed, f"{len(mixed)} writes changed the order of the lines, such as one by {mixed[0]['replica']} of invoice {mixed[0]['key']}"
     require_no_stall(desk, lab)
+    lab.require_calm(desk.load)
     troubled = [(s.start_ns, max(s.end_ns, s.taken_ns or desk.load.end_ns) + SETTLED_NS) for s in desk.stops]
     asked = [r for r in desk.load.history if all(r.end_ns < start_ns or r.start_ns > end_ns for start_ns, end_ns in troubled)]
     assert len(asked) >= CALM_WRITES / 2, f"only {len(asked)} requests were answered while all was well"
@@ -192,9 +207,12 @@ def test_no_line_is_lost(desk, lab):
         seen = f"invoice {write['key']}: a write by {write['replica']} (token {write['token']})"
         assert not gone, f"{seen} took away {len(gone)} of {len(on)} lines, such as {gone[0]}"
         assert not again, f"{seen} has {again[0]} twice"
-    done = [r.context for r in desk.load.history if r.status == 200]
-    lost = [c for c in done if c["line"] not in lines.get(c["invoice"], ())]
+    done = [r for r in desk.load.history if r.status == 200]
+    lost = [r.context for r in done if r.context["line"] not in lines.get(r.context["invoice"], ())]
     assert not lost, f"{len(lost)} of {len(done)} lines were answered with 200 and never written, such as {lost[0]['line']} of {lost[0]['invoice']}"
+    written_ns = desk.written_ns()
+    early = [r.context for r in done if written_ns[r.context["invoice"], r.context["line"]] > r.end_ns]
+    assert not early, f"{len(early)} of {len(done)} lines were answered with 200 before the storage had them, such as {early[0]['line']}"
     overtaken = sum(stop.overtaken for stop in desk.stops)
     lab.require(overtaken == 2, f"{overtaken} of 2 holders that stood still were overtaken: {desk.load.missed} did not come")
 
@@ -205,9 +223,10 @@ def test_one_worker_at_a_time_renders_an_invoice(desk, lab):
     Why: a lock is given up that belongs to another by now, or expires while its holder is well and at work, or is none.
     """
     calls = [c for c in desk.renderer.calls() if c["status"] == 200]
+    written_ns = desk.written_ns()
     for stop in desk.stops:
-        begun = {r.context["line"] for r in desk.load.history if r.start_ns < stop.end_ns and lab.replicas[r.replica - 1] == stop.worker}
-        calls = [c for c in calls if not stop.covers(c, begun)]
+        had = desk.had(stop)
+        calls = [c for c in calls if not stop.covers(c, had, written_ns)]
     sections = [Section(c["key"], c["start_ns"], c["end_ns"], c["replica"]) for c in calls]
     lab.require(len(sections) >= CALM_WRITES / 2, f"only {len(sections)} pages were rendered by workers that were well")
     require_no_stall(desk, lab)
@@ -220,7 +239,7 @@ def test_one_worker_at_a_time_renders_an_invoice(desk, lab):
 def test_a_worker_that_stops_does_not_keep_its_invoice(desk, lab):
     """When a worker stands still or dies with the lock of an invoice, another has the invoice rendered within 5 s.
 
-    Why: the lock outlives the holder that would have to give it back.
+    Why: the lock outlives the holder that would have to give it back, or those who wait do not notice that it is free.
     """
     lab.require_calm(desk.load)
     for stop in desk.stops:
@@ -231,11 +250,12 @@ def test_a_worker_that_stops_does_not_keep_its_invoice(desk, lab):
 
 
 def test_invoices_do_not_wait_for_each_other(desk, lab):
-    """Pages of at least 2 invoices are being rendered at once.
+    """Any two invoices are rendered at the same time now and then: at least 9 of the 10 pairs that 5 invoices make.
 
-    Why: one lock stands for all invoices.
+    Why: one lock stands for more than one invoice.
     """
     lab.require(desk.calm_end_ns, f"the load ended before {desk.load.missed}")
-    calls = [c for c in desk.renderer.calls() if c["status"] == 200 and c["start_ns"] < desk.calm_end_ns]
-    peak = peak_keys(Section(c["key"], c["start_ns"], c["end_ns"]) for c in calls)
-    lab.at_least(peak, 2, f"never more than {peak} of {INVOICES} invoices were being rendered at once", "invoices rendered at once")
+    calls = [c for c in desk.renderer.calls() if c["status"] == 200]
+    pairs = {frozenset((a["key"], b["key"])) for a, b in combinations(calls, 2) if a["start_ns"] < b["end_ns"] and b["start_ns"] < a["end_ns"]}
+    met = sum(len(pair) == 2 for pair in pairs)
+    lab.at_least(met, 9, f"only {met} of the 10 pairs of invoices were ever being rendered at the same time", "pairs rendered at once")
