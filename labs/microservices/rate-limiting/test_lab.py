@@ -59,8 +59,10 @@ def test_the_contract_holds(rush, lab):
 
     Why: clients are refused in a way that they cannot understand, kept waiting, or not answered at all.
     """
-    lab.require_calm(rush.load)  # timeouts are part of the contract here: replicas that get no CPU run into theirs while Redis is well
     asked = rush.load.history.where(lambda r: r.start_ns < rush.paused_ns - 1_000_000_000)
+    odd = Counter(r.status for r in asked if r.status and r.status < 500 and r.status not in (200, 429))
+    assert odd.total() <= len(asked) / 20, f"{odd.total()} of {len(asked)} answers were neither 200 nor 429: status {odd.most_common(1)[0][0]}"
+    lab.require_calm(rush.load)  # timeouts are part of the contract here: replicas that get no CPU run into theirs while Redis is well
     assert len(asked) >= 300, f"only {len(asked)} requests were answered before Redis hung"
     wrong = [r for r in asked if r.status not in (200, 429)]
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)

@@ -20,6 +20,11 @@ type service struct {
 	index, speller string
 }
 
+type result struct {
+	answer lexis.Answer
+	err    error
+}
+
 // Ask one index server.
 func (s *service) ask(server int, word string) (lexis.Answer, error) {
 	where := fmt.Sprintf("%s/%d/search?word=%s", s.index, server, url.QueryEscape(word))
@@ -40,16 +45,20 @@ func (s *service) ask(server int, word string) (lexis.Answer, error) {
 
 func (s *service) search(w http.ResponseWriter, r *http.Request) {
 	word := r.URL.Query().Get("word")
-	answers := make(chan lexis.Answer)
+	results := make(chan result)
 	for server := 1; server <= servers; server++ {
 		go func() {
-			if answer, err := s.ask(server, word); err == nil {
-				answers <- answer
-			}
+			answer, err := s.ask(server, word)
+			results <- result{answer, err}
 		}()
 	}
-	answer := <-answers
-	reply(w, map[string]any{"word": word, "documents": answer.Documents})
+	for range servers {
+		if got := <-results; got.err == nil {
+			reply(w, map[string]any{"word": word, "documents": got.answer.Documents})
+			return
+		}
+	}
+	http.Error(w, "no index server can answer", http.StatusBadGateway)
 }
 
 func (s *service) spell(w http.ResponseWriter, r *http.Request) {
