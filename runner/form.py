@@ -142,12 +142,28 @@ def check_bug_lines(lab: Lab) -> Iterator[str]:
 def check_strays(lab: Lab) -> Iterator[str]:
     """Nothing lies there that is no part of the form."""
     allowed = {"lab.toml", *TEXTS, *SCRIPTS, *FOLDERS}
-    allowed |= {file.split("/", maxsplit=1)[0] for peer in lab.peers.values() for file in files_of(peer.command)}
+    peers = {file.split("/", maxsplit=1)[0] for peer in lab.peers.values() for file in files_of(peer.command)}
+    allowed |= peers | find_modules(lab.folder, {"locustfile.py", *peers})
     if lab.mysql:
         allowed.add(lab.mysql.schema_file)
     strays = [path for path in lab.folder.glob("*") if path.name not in {*allowed, *LITTER}]
     strays += [path for path in (lab.folder / "wrong").glob("*") if path.is_file() and path.name not in LITTER]
     yield from (f"{path.relative_to(lab.folder)} is no part of a lab: remove it" for path in sorted(strays))
+
+
+def find_modules(folder: Path, scripts: set[str]) -> set[str]:
+    """The files beside these scripts that they import, and what those import in turn."""
+    found: set[str] = set()
+    to_read = {name for name in scripts if name.endswith(".py")}
+    while to_read:
+        tree = parse(folder / to_read.pop())
+        nodes = list(ast.walk(tree)) if tree else []
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        new = {f"{name}.py" for name in names if (folder / f"{name}.py").is_file()} - found - scripts
+        found |= new
+        to_read |= new
+    return found
 
 
 def check_syntax(lab: Lab) -> Iterator[str]:

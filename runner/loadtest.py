@@ -1,5 +1,6 @@
 """`labs load`: a lab's servers and app kept up, with Locust's own web page on them."""
 
+import json
 import random
 import sys
 import time
@@ -33,7 +34,8 @@ def serve(order: Order, *, web_port: int, options: Sequence[str]) -> int:
         targets = ",".join(f"http://{run.stack.host}:{r.port}" for r in run.app.replicas)
         argv = [sys.executable, "-m", "runner.recorder", "web", targets, "-f", str(lab.folder / "locustfile.py")]
         argv += ["--web-host", HOST, "--web-port", str(web_port), *options]
-        env = {**clean_environment(run.folder), "PYTHONPATH": str(Path(__file__).parent.parent)}
+        # The peers have this seed as well: a locustfile that signs, say, has to have the keys that a peer publishes.
+        env = {**clean_environment(run.folder), "PYTHONPATH": str(Path(__file__).parent.parent), "LAB_PLAN": json.dumps({"seed": run.seed})}
         locust = run.children.spawn("locust", argv, env=env, cwd=run.folder, log=run.folder / "locust.log")
         print(
             f"{run.addresses()}\n  {'locust':<12} http://{HOST}:{web_port}   <- open this, start a load\n\nup until Ctrl-C; logs in {run.folder}",

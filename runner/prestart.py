@@ -15,7 +15,7 @@ PROGRAMS = {
         "uvicorn.protocols.websockets.auto",
     ),
 }
-LIBRARIES = {"fastapi", "httpx", "kafka", "pydantic", "pymysql", "redis", "starlette", "uvicorn"}
+LIBRARIES = {"cryptography", "fastapi", "httpx", "jwt", "kafka", "pydantic", "pymysql", "redis", "starlette", "uvicorn"}
 IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
 PATCHES = re.compile(r"\b(?:gevent|eventlet|monkey)\b")  # they must come before any other import
 

@@ -163,6 +163,7 @@ def fetch_runtime(folder: Path, machine: str) -> None:
     wanted.unlink()
 
 
+IMPORTED = ("cryptography", "fastapi", "gevent", "httptools", "jwt", "pymysql", "redis", "uvicorn")  # once, to see that the packages are whole
 PYTHON_IMAGE = f"python:{PYTHON}.15-slim-trixie"
 RECIPES = {
     recipe.name: recipe
@@ -190,7 +191,7 @@ RECIPES = {
             "runtime",
             PYTHON_IMAGE,
             ["python3", "nftables", "iproute2"],
-            ["python", "-c", "import platform, fastapi, gevent, httptools, pymysql, redis, uvicorn; print(platform.python_version())"],
+            ["python", "-c", f"import {', '.join(IMPORTED)}; import platform; print(platform.python_version())"],
             extra=["nftables", "iproute2"],
             pins=lambda: re.sub(r"^\s*#.*\n", "", LOCK.read_text(), flags=re.MULTILINE),
             fetch=fetch_runtime,

@@ -162,6 +162,15 @@ def test_a_test_file_that_is_no_python_is_told_once(folder: Path, edit: Edit) ->
     assert len(problems) == 2
 
 
+def test_a_module_that_the_load_or_a_peer_imports_is_part_of_the_lab(folder: Path) -> None:
+    (folder / "forms.py").write_text("import shapes\n")
+    (folder / "shapes.py").touch()
+    assert form_of(folder) == ["forms.py is no part of a lab: remove it", "shapes.py is no part of a lab: remove it"]
+    script = folder / "locustfile.py"
+    script.write_text(f"from forms import Form\n{script.read_text()}")
+    assert form_of(folder) == []
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "helper.py", "wrong/app.py", ".env", "my-solution/app.py"])
 def test_a_stray_file_is_told(folder: Path, name: str) -> None:
     (folder / name).parent.mkdir(exist_ok=True)

@@ -1,0 +1,64 @@
+"""The invoices of three companies. A member works with his own, an admin with all of his company's; nobody with another's."""
+
+from typing import Annotated
+
+import store
+from fastapi import Body, Depends, FastAPI, Header, HTTPException, Response
+from tokens import BadToken, read_token
+
+app = FastAPI()
+Form = Annotated[dict, Body()]
+
+
+async def who_is_it(authorization: Annotated[str, Header()] = "") -> dict:
+    try:
+        return await read_token(authorization.removeprefix("Bearer "))
+    except BadToken as error:
+        raise HTTPException(401, str(error)) from error
+
+
+User = Annotated[dict, Depends(who_is_it)]
+
+
+async def load(invoice_id: str) -> dict:
+    if invoice := await store.load(invoice_id):
+        return invoice
+    raise HTTPException(404)
+
+
+@app.get("/invoices")
+async def list_invoices(user: User, owner: str = "") -> dict:
+    if user["role"] == "admin" and not owner:
+        return {"invoices": await store.list_of_tenant(user["tenant"])}
+    return {"invoices": await store.list_of_owner(owner or user["sub"])}
+
+
+@app.post("/invoices", status_code=201)
+async def create_invoice(form: Form, user: User) -> dict:
+    return await store.add({"owner": user["sub"], "tenant": user["tenant"], "amount": form["amount"]})
+
+
+@app.get("/invoices/{invoice_id}")
+async def read_invoice(invoice_id: str, user: User) -> dict:
+    return await load(invoice_id)
+
+
+@app.put("/invoices/{invoice_id}")
+async def change_invoice(invoice_id: str, form: Form, user: User) -> dict:
+    invoice = {**await load(invoice_id), **form}
+    await store.save(invoice)
+    return invoice
+
+
+@app.delete("/invoices/{invoice_id}", status_code=204)
+async def delete_invoice(invoice_id: str, user: User) -> Response:
+    invoice = await load(invoice_id)
+    if user["role"] != "admin":
+        raise HTTPException(403)
+    await store.remove(invoice)
+    return Response(status_code=204)
+
+
+@app.get("/healthz")
+async def healthz() -> dict:
+    return {"ok": await store.database.ping()}

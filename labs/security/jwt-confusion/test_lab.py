@@ -1,0 +1,245 @@
+"""JWT confusion: every attack beside its honest twin, while keys rotate, tokens expire, sessions end and made-up keys pour in."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+import pytest
+
+from runner.attacks import count_answered, describe, find_breaches, find_refused_twins
+
+TENANTS, MEMBERS = 3, 7
+USERS = TENANTS * (MEMBERS + 1) + 6 + 2 + 1  # accountants, visitors, attackers, a flooder
+TOKEN_ATTACKS, ACCESS_ATTACKS = 20, 9
+EACH = 2  # of each attack and each twin, at each replica
+ENDED = 5  # sessions, one of them an admin's
+ENDS_WITHIN_S = 2.0
+LEEWAY_S = 1.0
+KEYS_A_SECOND, ENDED_A_SECOND = 2.0, 5.0  # requests that a replica may send to the IdP
+REPLICAS = ("app-1", "app-2")
+
+
+@dataclass
+class Day:
+    """The run: its load, what was done meanwhile, and what the IdP saw."""
+
+    lab: object
+    load: object
+    people: list
+    ended: tuple = ()  # sids
+    ended_ns: int = 0
+    published_ns: int = 0
+
+    @cached_property
+    def creators(self):
+        """Who made each invoice, by the answers that he got."""
+        made = self.load.history.where(lambda r: r.context.get("do") == "create" and r.status == 201 and isinstance(r.body, dict))
+        return {r.body.get("id"): r.context["sub"] for r in made}
+
+    @cached_property
+    def persons(self):
+        return {person["sub"]: person for person in self.people}
+
+    def may(self, sub, invoice):
+        """Whether somebody may see and change an invoice."""
+        person, creator = self.persons[sub], self.persons.get(self.creators.get(invoice))
+        is_admin = creator and person["role"] == "admin" and person["tenant"] == creator["tenant"]
+        return bool(creator) and (is_admin or creator is person)
+
+    def aimed(self, aim):
+        return self.load.history.where(aim=aim)
+
+    def require_shots(self, aim, attacks, is_twin):
+        """Each attack, or each twin, was answered for certain, nearly as often as it was fired."""
+        answered = {name: n for (name, twin), n in count_answered(self.aimed(aim)).items() if twin == is_twin}
+        rare = [name for name, n in answered.items() if n < EACH]
+        self.lab.require(len(answered) == attacks and not rare, f"of {attacks} attacks {len(answered)} were tried, and seldom answered: {rare}")
+
+    def calls(self, path):
+        """How often each replica asked the IdP for this."""
+        return Counter(c["replica"] for c in self.lab.peer("idp").calls() if c["path"] == path and c["replica"] in REPLICAS)
+
+
+@pytest.fixture(scope="module")
+def day(lab):
+    """Accountants are at work, attackers try all they know; a new key is published, five sessions are ended, and some tokens expire."""
+    people, ended = draw_people(lab.random)
+    seen = {f"{name}_seen": f"http://127.0.0.1:{lab.peer(name).port}/load" for name in ("idp", "mallory")}  # as the app would reach them
+    plan = {"people": people, "each": EACH, "idp": f"http://{lab.stack.host}:{lab.peer('idp').port}/load", **seen}
+    with lab.load(users=USERS, at_most_s=60, plan=plan) as load:
+        day = Day(lab, load, people)
+        idp = lab.peer("idp")
+        load.until(lambda: any(c["path"] == "/settled" for c in idp.calls()), "everybody having invoices", at_most_s=20)
+        load.until(lambda: set(day.calls("/jwks")) == set(REPLICAS), "both replicas asking for keys", at_most_s=10)
+        idp.set(generations=2)
+        day.published_ns = lab.mark("a new key is published, to be used 3 s later")
+        idp.set(ended=ended)
+        day.ended, day.ended_ns = tuple(ended), lab.mark("sessions are ended")
+    return day
+
+
+def draw_people(draw):
+    """Three companies, in which everybody is signed in twice; and the sessions that will be ended."""
+    people = []
+    for _ in range(TENANTS):
+        tenant = f"t-{draw.getrandbits(32):08x}"
+        for n in range(MEMBERS + 1):
+            sub, *sids = (f"{letter}-{draw.getrandbits(40):010x}" for letter in "uss")
+            people.append({"sub": sub, "tenant": tenant, "role": "member" if n else "admin", "sids": sids})
+    admin = draw.choice([p for p in people if p["role"] == "admin"])
+    chosen = [admin, *draw.sample([p for p in people if p["role"] == "member"], ENDED - 1)]
+    draw.shuffle(people)
+    return people, [person["sids"][1] for person in chosen]  # with the second he has made his invoices by then
+
+
+def test_the_contract_holds(day, lab):
+    """At least 99% of the honest requests are answered as the contract says, and no attack with a 5xx.
+
+    Why: what comes from outside is read before anybody asks whether it has the form that the code expects.
+    """
+    lab.require(not day.load.is_cut_short, "the load did not come to its end within 60 s")
+    lab.require_calm(day.load)
+    attacks = day.load.history.where(is_twin=False)
+    crashed = [r for r in attacks if r.status and r.status >= 500]
+    assert not crashed, f"{len(crashed)} of {len(attacks)} attacks were answered with a 5xx: {describe(crashed)}"
+    honest = day.load.history.where(lambda r: r.context.get("honest") and r.context["generation"] == 1 and r.context["sid"] not in day.ended)
+    lab.require(len(honest) >= 100, f"only {len(honest)} honest requests")
+    wrong = [r for r in honest if r.outcome != "ok"]
+    kinds = Counter(f"{r.name}: {r.failed}" for r in wrong).most_common(3)
+    seen = f"{len(wrong)} of {len(honest)} honest requests were not answered as the contract says: {kinds}"
+    lab.at_most(len(wrong) / len(honest), 0.01, seen, "wrong answers")
+
+
+def test_no_forged_token_opens(day, lab):
+    """No token opens anything that the IdP did not sign, or signed for somebody else, for another time, or for another service.
+
+    Why: the token itself is asked how it is to be checked, or what it says is not checked at all.
+    """
+    breaches = find_breaches(day.aimed("token"))
+    assert not breaches, f"{len(breaches)} forged or unfit tokens opened an invoice: {describe(breaches)}"
+    opened = day.load.history.where(lambda r: r.context.get("flood") and r.status == 200)
+    assert not opened, f"{len(opened)} tokens with a made-up kid opened a list"
+    day.require_shots("token", TOKEN_ATTACKS, is_twin=False)
+
+
+def test_every_good_token_opens(day, lab):
+    """A good token opens, whatever its key is called, whatever else stands in it, and whoever attacks meanwhile.
+
+    Why: what looks unusual is refused, instead of what is wrong.
+    """
+    refused = find_refused_twins(day.load.history)
+    statuses = Counter(r.status for r in refused).most_common(3)
+    assert not refused, f"{len(refused)} good requests beside an attack were not served: {describe(refused)}; {statuses}"
+    day.require_shots("token", TOKEN_ATTACKS, is_twin=True)
+    day.require_shots("access", ACCESS_ATTACKS, is_twin=True)
+
+
+def test_a_new_key_is_taken_up(day, lab):
+    """Tokens by a key that was published 3 s before are good, even while tokens with made-up keys pour in.
+
+    Why: the keys are kept too long, or the made-up ones use up what was meant for a new one.
+    """
+    lab.require(day.ended_ns, f"the run ended too early: {day.load.missed} did not come")
+    uses = [r for r in day.load.history.where(generation=2, honest=True) if r.context["sid"] not in day.ended and r.status]
+    lab.require(len(uses) >= 40, f"only {len(uses)} requests had a token by the new key")
+    lab.require_calm(day.load)
+    refused = [r for r in uses if r.status == 401]
+    lab.at_most(len(refused) / len(uses), 0.02, f"{len(refused)} of {len(uses)} good tokens by a new key were refused", "refused")
+
+
+def test_nobody_reaches_what_is_foreign(day, lab):
+    """Nobody reads, lists, changes, gives away or deletes an invoice that is not his to touch, whatever else he sends.
+
+    Why: the object is found by its id alone, or some verb, the list or a field of the body was forgotten.
+    """
+    breaches = find_breaches(day.aimed("access"))
+    assert not breaches, f"{len(breaches)} requests for what is foreign were served: {describe(breaches)}"
+    for r in day.load.history.where(lambda r: r.status == 200 and isinstance(r.body, dict)):
+        sub, body = r.context["sub"], r.body
+        foreign = [i for i in body.get("invoices") or () if i in day.creators and not day.may(sub, i)]
+        assert not foreign, f"{r.name}: {len(foreign)} of {len(body['invoices'])} invoices in the list of {sub} are not his"
+        if body.get("id") in day.creators:
+            creator = day.creators[body["id"]]
+            assert body.get("owner") == creator, f"{r.name}: {body['id']} was made by {creator}, and belongs to {body.get('owner')} now"
+    amounts = rightful_amounts(day)
+    for r in day.load.history.where(lambda r: r.context.get("do") == "read" and "honest" in r.context and r.status in (200, 404)):
+        invoice = r.context["invoice"]
+        assert r.status == 200 or not day.may(r.context["sub"], invoice), f"{invoice} is gone, and none of its people deleted it"
+        amount = (r.body or {}).get("amount")
+        assert amount in amounts[invoice] or r.status != 200, f"{invoice} has the amount {amount}, which none of its people gave it"
+    day.require_shots("access", ACCESS_ATTACKS, is_twin=False)
+
+
+def rightful_amounts(day):
+    """The amounts that each invoice may have: those that somebody gave it who may."""
+    amounts = {invoice: set() for invoice in day.creators}
+    for r in day.load.history.where(lambda r: "amount" in r.context):
+        invoice = r.body.get("id") if r.context["do"] == "create" and isinstance(r.body, dict) else r.context["invoice"]
+        if invoice in amounts and day.may(r.context["sub"], invoice):
+            amounts[invoice].add(r.context["amount"])
+    return amounts
+
+
+def test_the_idp_is_spared(day, lab):
+    """A replica asks the IdP for its keys at most twice a second, and for ended sessions at most five times, however many tokens come.
+
+    Why: whoever sends a token decides how often the IdP is asked.
+    """
+    flood = day.load.history.where(flood=True)
+    for path, limit in (("/jwks", KEYS_A_SECOND), ("/ended", ENDED_A_SECOND)):
+        replica, calls = max(day.calls(path).items(), key=lambda item: item[1], default=("none", 0))
+        seen = f"{replica} asked for {path} {calls} times in {day.load.seconds:.1f} s, while {len(flood)} tokens had a made-up kid"
+        lab.at_most(calls / day.load.seconds, limit, seen, f"requests a second for {path}")
+    a_second = len(flood) / day.load.seconds
+    lab.require(a_second >= 10 * KEYS_A_SECOND, f"only {a_second:.0f} tokens a second had a made-up kid")
+
+
+def test_no_other_host_is_asked(day, lab):
+    """No address that stands in a token is ever asked for anything, unless it is the IdP's.
+
+    Why: the token says where its key is to be found, and it is believed.
+    """
+    calls = lab.peer("mallory").calls()
+    assert not calls, f"a stranger's host was asked {len(calls)} times, such as {calls[0]['method']} {calls[0]['path']}"
+    tries = count_answered(day.aimed("token")).get(("strangers-jku", False), 0)
+    lab.require(tries >= EACH, f"only {tries} tokens that name a stranger's host were answered")
+
+
+def test_a_token_ends_when_it_expires(day, lab):
+    """A token that was good is refused from 1 s after its exp on.
+
+    Why: it was checked once, and what was found then is believed from there on.
+    """
+    used = [r for r in day.load.history.where(lambda r: "exp_in_s" in r.context) if r.status]
+    before = [r for r in used if r.context["exp_in_s"] > r.latency_s and r.status == 200]
+    after = [r for r in used if r.context["exp_in_s"] < -LEEWAY_S]
+    on = [r for r in after if r.status == 200]
+    latest = max((-r.context["exp_in_s"] for r in on), default=0)
+    assert not on, f"{len(on)} of {len(after)} requests with an expired token were served, the last one {latest:.1f} s after its exp"
+    for what, records in (("before", before), ("after", after)):
+        replicas = {r.replica for r in records}
+        lab.require(len(records) >= 10 and len(replicas) == 2, f"only {len(records)} answers at {len(replicas)} replicas {what} a token's exp")
+
+
+def test_an_ended_session_ends(day, lab):
+    """From 2 s after a session was ended no token of it opens anything; another session of the same user goes on.
+
+    Why: a signature says what was so when it was made, and nobody asks what has happened since.
+    """
+    lab.require(day.ended_ns, f"the run ended too early: {day.load.missed} did not come")
+    theirs = [p for p in day.people if set(p["sids"]) & set(day.ended)]
+    uses = day.load.history.where(lambda r: r.context.get("sid") in day.ended and r.status)  # by whichever key
+    before = {r.context["sid"] for r in uses if r.end_ns < day.ended_ns and r.status < 300}
+    after = [r for r in uses if r.start_ns > day.ended_ns + ENDS_WITHIN_S * 1e9]
+    others = {sid for p in theirs for sid in p["sids"]} - set(day.ended)
+    old = day.load.history.where(generation=1)  # what comes of a new key is asked elsewhere
+    going_on = [r for r in old if r.context["sid"] in others and r.status and r.start_ns > day.ended_ns]
+    shut = [r for r in going_on if r.status == 401]
+    assert not shut, f"{len(shut)} of {len(going_on)} requests of other sessions of these users were refused"
+    lab.require(len(before) >= ENDED - 1 and len(after) >= 20, f"{len(before)} of {ENDED} sessions were in use, and then {len(after)} requests tried")
+    lab.require(len(going_on) >= 20, f"only {len(going_on)} requests of these users' other sessions")
+    late = max((r.start_ns - day.ended_ns for r in uses if r.status < 300), default=0)
+    lab.require_calm(day.load)
+    on = sum(r.status < 300 for r in after)
+    seen = f"{late / 1e9:.1f} s after a session was ended it still opened something; after {ENDS_WITHIN_S:g} s {on} of {len(after)} requests did"
+    lab.at_most(max(late / 1e9, 0), ENDS_WITHIN_S, seen, "seconds until a session ends", is_time=True)
