@@ -10,6 +10,7 @@ from collections import deque
 import gevent
 from forgery import World, about, draw_access_attacks, draw_token_attacks, new_amount, new_id
 from gevent.event import Event
+from keys import draw_kid
 from locust import FastHttpUser, between, constant, events, task
 from locust.exception import StopUser
 
@@ -82,7 +83,7 @@ class Day:
 
 
 def ask_idp(path):
-    with urllib.request.urlopen(plan.idp + path, timeout=10) as answer:
+    with urllib.request.urlopen(plan.idp + path, timeout=60) as answer:
         return json.load(answer)
 
 
@@ -240,15 +241,21 @@ class Attacker(Client):
         if request.on_new:
             token = day.world.token(day.draw, request.owner)
             invoice = self.create(request.owner, token, new_amount(day.draw), replica=shot.replica)
+            if invoice is None:
+                return
             request.path, request.context["invoice"] = f"/invoices/{invoice}", invoice
-        kind = "twin of " if shot.is_twin else ""
-        is_right = is_served if shot.is_twin else is_refused
         context = {**request.context, **shot.context}
-        self.send(request.method, request.path, request.token, request.body, name=f"{kind}{shot.attack}", context=context, is_right=is_right)
+        name, is_right = (f"twin of {shot.attack}", is_served(context)) if shot.is_twin else (shot.attack, is_refused)
+        self.send(request.method, request.path, request.token, request.body, name=name, context=context, is_right=is_right)
 
 
-def is_served(status, _):
-    return status in (200, 204)
+def is_served(context):
+    """What an answer to a twin must be."""
+    if context["do"] in ("read", "change"):
+        return lambda status, found: status == 200 and is_invoice(found, context["invoice"])
+    if context["do"] == "list":
+        return lambda status, found: status == 200 and isinstance(found, dict) and bool(found.get("invoices"))
+    return lambda status, _: status in (200, 204)
 
 
 def is_refused(status, _):
@@ -266,7 +273,7 @@ class Flooder(Client):
         if day.is_over:
             raise StopUser
         person, stranger = day.draw.choice(plan.people), day.world.stranger[0]
-        header = {"kid": f"prod/2026.11/{new_id(day.draw, 'k')}"}
-        token = day.world.token(day.draw, person, key=stranger, header=header, sign=lambda _: day.draw.randbytes(256))
+        header, sign = {"kid": draw_kid(day.draw)}, lambda _: day.draw.randbytes(256)
+        token = day.world.token(day.draw, person, key=stranger, header=header, sign=sign)
         context = about(person, "list", flood=True)
         self.send("GET", "/invoices", token, name="unknown kid", context=context, is_right=is_refused)
