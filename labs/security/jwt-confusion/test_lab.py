@@ -98,10 +98,13 @@ def test_the_contract_holds(day, lab):
     Why: what comes from outside is read before anybody asks whether it has the form that the code expects.
     """
     lab.require(not day.load.is_cut_short, "the load did not come to its end within 60 s")
-    lab.require_calm(day.load)
     attacks = day.load.history.where(is_twin=False)
-    crashed = [r for r in attacks if r.status and r.status >= 500]
+    failed = [r for r in day.load.history if r.status and r.status >= 500]
+    crashed = [r for r in failed if r.context.get("is_twin") is False]
+    if len(failed) > len(crashed):
+        lab.require_calm(day.load)  # others have got one as well, so it may be that the IdP was waited for in vain
     assert not crashed, f"{len(crashed)} of {len(attacks)} attacks were answered with a 5xx: {describe(crashed)}"
+    lab.require_calm(day.load)
     honest = day.load.history.where(lambda r: r.context.get("honest") and r.context["generation"] == 1 and r.context["sid"] not in day.ended)
     lab.require(len(honest) >= 100, f"only {len(honest)} honest requests")
     wrong = [r for r in honest if r.outcome != "ok"]
