@@ -247,6 +247,9 @@ class Attacker(Client):
         context = {**request.context, **shot.context}
         name, is_right = (f"twin of {shot.attack}", is_served(context)) if shot.is_twin else (shot.attack, is_refused)
         self.send(request.method, request.path, request.token, request.body, name=name, context=context, is_right=is_right)
+        if request.on_new and request.method == "PUT":  # whose is it now?
+            context = about(request.owner, "read", invoice, honest=False)
+            self.send("GET", request.path, request.token, name="read what is attacked", context=context, is_right=lambda status, _: status == 200)
 
 
 def is_served(context):

@@ -15,6 +15,8 @@ EACH = 2  # of each attack and each twin, at each replica
 ENDED = 5  # sessions, one of them an admin's
 ENDS_WITHIN_S = 2.0
 LEEWAY_S = 1.0
+TAKEN_UP_S = 4.0  # a new key is used 3 s after it was published; the fourth is room
+STALL_S = 1.0
 KEYS_A_SECOND, ENDED_A_SECOND = 2.0, 5.0  # requests that a replica may send to the IdP
 REPLICAS = ("app-1", "app-2")
 
@@ -89,7 +91,7 @@ def draw_people(draw):
     admin = draw.choice([p for p in people if p["role"] == "admin"])
     chosen = [admin, *draw.sample([p for p in people if p["role"] == "member"], ENDED - 1)]
     draw.shuffle(people)
-    return people, [person["sids"][1] for person in chosen]  # with the second he has made his invoices by then
+    return people, [person["sids"][1] for person in chosen]  # the second: with that he has made his invoices by then
 
 
 def test_the_contract_holds(day, lab):
@@ -110,7 +112,7 @@ def test_the_contract_holds(day, lab):
     wrong = [r for r in honest if r.outcome != "ok"]
     kinds = Counter(f"{r.name}: {r.failed}" for r in wrong).most_common(3)
     seen = f"{len(wrong)} of {len(honest)} honest requests were not answered as the contract says: {kinds}"
-    lab.at_most(len(wrong) / len(honest), 0.01, seen, "wrong answers")
+    lab.at_most(len(wrong) / len(honest), 0.01, seen, "honest requests with a wrong answer")
 
 
 def test_no_forged_token_opens(day, lab):
@@ -138,16 +140,19 @@ def test_every_good_token_opens(day, lab):
 
 
 def test_a_new_key_is_taken_up(day, lab):
-    """Tokens by a key that was published 3 s before are good, even while tokens with made-up keys pour in.
+    """Tokens by a key that was published 4 s before are good, even while tokens with made-up keys pour in.
 
     Why: the keys are kept too long, or the made-up ones use up what was meant for a new one.
     """
     lab.require(day.ended_ns, f"the run ended too early: {day.load.missed} did not come")
-    uses = [r for r in day.load.history.where(generation=2, honest=True) if r.context["sid"] not in day.ended and r.status]
+    new = day.load.history.where(generation=2, honest=True)
+    uses = [r for r in new if r.context["sid"] not in day.ended and r.status and r.start_ns > day.published_ns + TAKEN_UP_S * 1e9]
     lab.require(len(uses) >= 40, f"only {len(uses)} requests had a token by the new key")
-    lab.require_calm(day.load)
     refused = [r for r in uses if r.status == 401]
-    lab.at_most(len(refused) / len(uses), 0.02, f"{len(refused)} of {len(uses)} good tokens by a new key were refused", "refused")
+    stall_s = day.load.history.longest_stall_s
+    seen = f"{len(refused)} of {len(uses)} good tokens by a new key were refused"
+    lab.require(not refused or stall_s < STALL_S, f"{seen}, but the machine stood still for {stall_s:.1f} s")
+    lab.at_most(len(refused) / len(uses), 0.02, seen, "tokens by a new key refused")
 
 
 def test_nobody_reaches_what_is_foreign(day, lab):
@@ -194,7 +199,7 @@ def test_the_idp_is_spared(day, lab):
         seen = f"{replica} asked for {path} {calls} times in {day.load.seconds:.1f} s, while {len(flood)} tokens had a made-up kid"
         lab.at_most(calls / day.load.seconds, limit, seen, f"requests a second for {path}")
     a_second = len(flood) / day.load.seconds
-    lab.require(a_second >= 10 * KEYS_A_SECOND, f"only {a_second:.0f} tokens a second had a made-up kid")
+    lab.require(a_second >= 2 * KEYS_A_SECOND * len(REPLICAS), f"only {a_second:.0f} tokens a second had a made-up kid")
 
 
 def test_no_other_host_is_asked(day, lab):
