@@ -29,7 +29,7 @@ WORK, BAITS = 2, 1  # invoices that each one has from the beginning, for work an
 PUBLISHED_BEFORE_S = 3.0  # so long a new key is published before anything is signed with it
 SHORT_LIFE_S = 4.0
 AFTER_EXPIRY_S, AFTER_ENDED_S = 2.5, 5.0  # so long the load goes on after the last expiry, and after sessions were ended
-NEW_KEY_USES = 80
+NEW_KEY_USES = 60
 
 
 class Day:
@@ -134,7 +134,7 @@ class Accountant(Client):
     """Works with the invoices that are his; an admin with all of his tenant. He is signed in twice."""
 
     fixed_count = len(plan.people)
-    wait_time = between(0.2, 0.4)
+    wait_time = between(0.25, 0.5)
 
     def on_start(self):
         self.person, self.world = next(day.persons), day.world
@@ -209,7 +209,7 @@ class Visitor(Client):
     """Has a token of a few seconds, and goes on using it."""
 
     fixed_count = 6
-    wait_time = between(0.1, 0.25)
+    wait_time = between(0.2, 0.4)
 
     def on_start(self):
         day.is_ready.wait(30)
@@ -269,7 +269,7 @@ class Flooder(Client):
     """Makes up names of keys."""
 
     fixed_count = 1
-    wait_time = constant(0.012)
+    wait_time = constant(0.025)
 
     @task
     def flood(self):

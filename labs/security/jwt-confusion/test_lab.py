@@ -147,7 +147,7 @@ def test_a_new_key_is_taken_up(day, lab):
     lab.require(day.ended_ns, f"the run ended too early: {day.load.missed} did not come")
     new = day.load.history.where(generation=2, honest=True)
     uses = [r for r in new if r.context["sid"] not in day.ended and r.status and r.start_ns > day.published_ns + TAKEN_UP_S * 1e9]
-    lab.require(len(uses) >= 40, f"only {len(uses)} requests had a token by the new key")
+    lab.require(len(uses) >= 20, f"only {len(uses)} requests had a token by the new key")
     refused = [r for r in uses if r.status == 401]
     stall_s = day.load.history.longest_stall_s
     seen = f"{len(refused)} of {len(uses)} good tokens by a new key were refused"
@@ -244,8 +244,8 @@ def test_an_ended_session_ends(day, lab):
     going_on = [r for r in old if r.context["sid"] in others and r.status and r.start_ns > day.ended_ns]
     shut = [r for r in going_on if r.status == 401]
     assert not shut, f"{len(shut)} of {len(going_on)} requests of other sessions of these users were refused"
-    lab.require(len(before) >= ENDED - 1 and len(after) >= 20, f"{len(before)} of {ENDED} sessions were in use, and then {len(after)} requests tried")
-    lab.require(len(going_on) >= 20, f"only {len(going_on)} requests of these users' other sessions")
+    lab.require(len(before) >= ENDED - 1 and len(after) >= 10, f"{len(before)} of {ENDED} sessions were in use, and then {len(after)} requests tried")
+    lab.require(len(going_on) >= 10, f"only {len(going_on)} requests of these users' other sessions")
     late = max((r.start_ns - day.ended_ns for r in uses if r.status < 300), default=0)
     lab.require_calm(day.load)
     on = sum(r.status < 300 for r in after)
