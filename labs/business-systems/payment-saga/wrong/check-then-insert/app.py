@@ -1,0 +1,161 @@
+# bug: looks whether a key is new, and then writes it down: in between comes the second click, at the other replica
+"""Takes orders: the goods are reserved, the customer is charged, the parcel is sent; or none of it stays."""
+
+import os
+import threading
+import time
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import httpx
+import pymysql
+from fastapi import FastAPI, Header, HTTPException, Response
+from pydantic import BaseModel, Field
+
+TABLE = """CREATE TABLE IF NOT EXISTS orders (
+  number BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  request VARCHAR(64) NOT NULL,
+  body TEXT NOT NULL,
+  status VARCHAR(16) NOT NULL,
+  touched TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3)
+)"""
+OPEN = ("PENDING", "UNDOING")
+TRIES = 6
+ABANDONED_S = 3  # an order that nobody has touched for so long has lost its driver
+
+url = urlsplit(os.environ["MYSQL_URL"])
+partners = httpx.Client(timeout=1)
+local = threading.local()
+
+
+class Order(BaseModel):
+    customer: str
+    item: str
+    amount: int = Field(gt=0)
+
+
+class Unsettled(Exception):
+    """A partner did not say what became of it."""
+
+
+def execute(statement: str, *values) -> pymysql.cursors.Cursor:
+    """Run a statement, committed at once, on this thread's connection."""
+    if not hasattr(local, "connection"):
+        place = {"host": url.hostname, "port": url.port, "user": url.username, "password": url.password, "database": url.path.lstrip("/")}
+        local.connection = pymysql.connect(**place, autocommit=True, cursorclass=pymysql.cursors.DictCursor)
+    cursor = local.connection.cursor()
+    cursor.execute(statement, values)
+    return cursor
+
+
+def find(key: str) -> dict | None:
+    return execute("SELECT * FROM orders WHERE request = %s ORDER BY number LIMIT 1", key).fetchone()
+
+
+def read(number: int) -> dict:
+    return execute("SELECT * FROM orders WHERE number = %s", number).fetchone()
+
+
+def begin(key: str, order: Order) -> int | None:
+    """Write down what is to be done, before any of it is, unless somebody else had; its number."""
+    if find(key):
+        return None
+    return execute("INSERT INTO orders (request, body, status) VALUES (%s, %s, 'PENDING')", key, order.model_dump_json()).lastrowid
+
+
+def move(number: int, status: str, to: str) -> None:
+    execute("UPDATE orders SET status = %s, touched = NOW(3) WHERE number = %s AND status = %s", to, number, status)
+
+
+def ask(method: str, place: str, key: str, body: dict | None = None) -> bool:
+    """Whether the partner did it; False when it will not. No answer says nothing: ask again, with the same key. Raises Unsettled."""
+    for n in range(TRIES):
+        if n:
+            time.sleep(0.02 * 2**n)
+        try:
+            answer = partners.request(method, place, json=body, headers={"Idempotency-Key": key})
+        except httpx.HTTPError:
+            continue
+        if answer.status_code < 500:
+            return answer.status_code == 200
+    raise Unsettled
+
+
+def steps(key: str, order: Order) -> list[tuple[str, dict]]:
+    """What is to be done, in this order; the parcel comes last."""
+    return [
+        (f"{os.environ['INVENTORY_URL']}/reservations", {"reference": key, "item": order.item}),
+        (f"{os.environ['BANK_URL']}/charges", {"reference": key, "customer": order.customer, "amount": order.amount}),
+        (f"{os.environ['SHIPPING_URL']}/parcels", {"reference": key, "customer": order.customer, "item": order.item}),
+    ]
+
+
+def drive(number: int) -> None:
+    """Bring an order to its end, from wherever it is: every step may have been made before, and may be made again."""
+    row, key = read(number), f"order-{number}"
+    todo = steps(row["request"], Order.model_validate_json(row["body"]))
+    if row["status"] == "PENDING":
+        is_done = all(ask("POST", place, key, body) for place, body in todo)
+        # From here on there is no way back, whoever dies.
+        move(number, "PENDING", "COMPLETED" if is_done else "UNDOING")
+    if read(number)["status"] == "UNDOING":
+        for place, _ in reversed(todo):
+            ask("DELETE", f"{place}/{key}", key)
+        move(number, "UNDOING", "CANCELLED")
+
+
+def drive_abandoned() -> None:
+    """Take over what another one, or this one in an earlier life, has left open."""
+    while True:
+        stale = f"status IN {OPEN} AND touched < NOW(3) - INTERVAL {ABANDONED_S} SECOND"
+        for row in execute(f"SELECT number FROM orders WHERE {stale}").fetchall():
+            if execute(f"UPDATE orders SET touched = NOW(3) WHERE number = %s AND {stale}", row["number"]).rowcount:
+                try:
+                    drive(row["number"])
+                except Unsettled:
+                    print(f"order {row['number']} stays open for now")
+        time.sleep(0.5)
+
+
+@asynccontextmanager
+async def start(app: FastAPI):
+    execute(TABLE)
+    threading.Thread(target=drive_abandoned, daemon=True).start()
+    yield
+
+
+app = FastAPI(lifespan=start)
+
+
+def tell(row: dict, response: Response) -> dict:
+    if row["status"] in OPEN:
+        response.status_code = 202
+        return {"status": "PENDING"}
+    return {"order": row["number"], "status": row["status"]}
+
+
+@app.post("/orders")
+def post_order(order: Order, response: Response, idempotency_key: str = Header()) -> dict:
+    if number := begin(idempotency_key, order):
+        try:
+            drive(number)
+        except Unsettled:
+            print(f"order {number} stays open for now")
+    row = find(idempotency_key)
+    if row["body"] != order.model_dump_json():
+        raise HTTPException(422, "this key was used for another order")
+    return tell(row, response)
+
+
+@app.get("/orders/{key}")
+def get_order(key: str, response: Response) -> dict:
+    row = find(key)
+    if row is None:
+        raise HTTPException(404, "no order came with this key")
+    return tell(row, response)
+
+
+@app.get("/healthz")
+def healthz() -> dict:
+    execute("SELECT 1")
+    return {"ok": True}
