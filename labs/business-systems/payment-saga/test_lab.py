@@ -89,6 +89,10 @@ class Day:
     def half_done(self):
         return sorted(key for key, done in self.books().items() if not all(done[name] for name in DID))
 
+    def asked(self):
+        """The orders of which a partner has heard."""
+        return {c["reference"] for name in DID for c in self.calls[name] if c.get("reference") in self.orders}
+
     def answered(self):
         """The orders of which a shopper has heard something."""
         return {r.context["key"] for r in self.load.history if r.status in (200, 202)}
@@ -152,7 +156,7 @@ def kill_when(lab, day, what):
     def caught():
         return next((c for c in day.look(name) if c.get("caught") and c["reference"] not in day.deaths), None)
 
-    call = day.load.until(caught, f"an order of which {what}", at_most_s=12)
+    call = day.load.until(caught, f"an order of which {what}", at_most_s=20)
     lab.kill(call["replica"])
     day.deaths[call["reference"]] = what
     lab.peer(name).set(released=list(day.deaths))
@@ -166,11 +170,11 @@ def day(lab):
     draw_orders(lab, day)
     deaths = lab.random.sample(sorted(DEATHS), len(DEATHS))
     with lab.load(users=10, endless=True, at_most_s=100, plan={"orders": list(day.orders.values())}) as day.load:
-        day.load.until(lambda: len(day.look("bank")) >= CALM, f"{CALM} requests to the bank", at_most_s=15)
+        day.load.until(lambda: len(day.look("bank")) >= CALM, f"{CALM} requests to the bank", at_most_s=20)
         for what in deaths:
             kill_when(lab, day, what)
         so_far = len(day.look("bank"))
-        day.load.until(lambda: len(day.look("bank")) >= so_far + LAST, f"{LAST} requests to the bank after the last death", at_most_s=15)
+        day.load.until(lambda: len(day.look("bank")) >= so_far + LAST, f"{LAST} requests to the bank after the last death", at_most_s=20)
     lab.mark("the shoppers have gone home")
     close(lab, day)
     return day
@@ -183,11 +187,15 @@ def close(lab, day):
     def note_open():
         day.closed_s = time.monotonic() - since
 
+    def find_waiting():
+        """Orders that are half done, or of which no partner has heard though a shopper waits."""
+        return sorted(key for key in {*day.half_done(), *(heard - day.asked())} if key not in ends)
+
     def is_whole():
         day.look("bank")
-        if half := day.half_done():
+        if is_open := day.half_done() or find_waiting():
             note_open()
-        return not half
+        return not is_open
 
     def is_told():
         for key in sorted(waiting):
@@ -203,13 +211,12 @@ def close(lab, day):
                 note_open()
         return not waiting
 
+    ends, heard = day.ends(), day.answered()
     lab.until(is_whole, at_most_s=CLOSED_WITHIN_S)
     lab.mark("the books are read")
-    last_ns = max(c["start_ns"] for name in DID for c in day.calls[name]) if any(day.calls.values()) else 0
+    last_ns = max((c["start_ns"] for name in DID for c in day.calls[name]), default=0)
     day.idle_s = (time.monotonic_ns() - last_ns) / 1e9
-    ends, heard = day.ends(), day.answered()
-    waited = [key for key in day.half_done() if key not in ends]
-    waiting = heard | {c["reference"] for name in DID for c in day.calls[name] if c.get("reference") in day.orders}
+    waited, waiting = find_waiting(), heard | day.asked()
     lab.until(is_told, at_most_s=max(3.0, CLOSED_WITHIN_S - (time.monotonic() - since)))
     day.left = {key: day.left[key] for key in waiting} | {key: f"{read_end(day.told[key])[1]}" for key in waited if key in day.told}
     day.looked_at = 0.0
