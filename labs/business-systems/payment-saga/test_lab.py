@@ -10,6 +10,7 @@ import pytest
 ENDS = ("COMPLETED", "CANCELLED")
 DID = {"inventory": "reserved", "bank": "charged", "shipping": "sent"}
 PARTS = {"inventory": ("item",), "bank": ("customer", "amount"), "shipping": ("customer", "item")}
+AWAY_S = 0.005  # each statement's way to the database: what is read and what is written are two trips
 ORDERS = 1500  # more than they can ask for
 CALM, LAST = 30, 30  # requests to the bank before the first death, and after the last one
 CLOSED_WITHIN_S = 10.0
@@ -19,9 +20,9 @@ FATES = {
     ("inventory", "refused"): 3,
     ("bank", "refused"): 5,
     ("shipping", "refused"): 8,
-    ("inventory", "busy POST"): 10,
-    ("bank", "busy POST"): 10,
-    ("shipping", "busy POST"): 10,
+    ("inventory", "busy POST"): 12,
+    ("bank", "busy POST"): 12,
+    ("shipping", "busy POST"): 12,
     ("inventory", "silent POST"): 1,
     ("bank", "silent POST"): 3,
     ("shipping", "silent POST"): 1,
@@ -150,11 +151,12 @@ def kill_when(lab, day, what):
     """A replica dies at this point of an order whose shopper leaves; then it starts again."""
     name, method = DEATHS[what]
     fate = ("shipping", "refused") if method == "DELETE" else None
-    among = [key for key, order in day.orders.items() if order["habit"] == "leaves" and day.fates.get(key) == fate]
+    leaves = (key for key, order in day.orders.items() if order["habit"] == "leaves" and key not in day.deaths)
+    among = [key for key in leaves if day.fates.get(key) == fate]
     lab.peer(name).set(catch={"method": method, "among": among})
 
     def caught():
-        return next((c for c in day.look(name) if c.get("caught") and c["reference"] not in day.deaths), None)
+        return next((c for c in day.look(name) if c.get("caught") and c["reference"] in among), None)
 
     call = day.load.until(caught, f"an order of which {what}", at_most_s=20)
     lab.kill(call["replica"])
@@ -168,6 +170,7 @@ def day(lab):
     """Three deaths, each at another point of an order, which comes first the seed says; then the shoppers go, and all is left to itself."""
     day = Day(lab)
     draw_orders(lab, day)
+    lab.wire("mysql").delay(AWAY_S, direction="up")
     deaths = lab.random.sample(sorted(DEATHS), len(DEATHS))
     with lab.load(users=10, endless=True, at_most_s=100, plan={"orders": list(day.orders.values())}) as day.load:
         day.load.until(lambda: len(day.look("bank")) >= CALM, f"{CALM} requests to the bank", at_most_s=20)
@@ -193,9 +196,9 @@ def close(lab, day):
 
     def is_whole():
         day.look("bank")
-        if is_open := day.half_done() or find_waiting():
+        if find_waiting():
             note_open()
-        return not is_open
+        return not day.half_done() and not find_waiting()
 
     def is_told():
         for key in sorted(waiting):
@@ -232,7 +235,7 @@ def require_trouble(day, lab):
 
 
 def test_the_contract_holds(day, lab):
-    """An order is answered with 200 and its end, or with 202 while it has none; another order with its key with 422. At least 95% of the time.
+    """An order is answered with 200 and its end, or with 202 while it has none; another order with its key with 422. At least 97% of the time.
 
     Why: shoppers get errors that are the service's own affair, or cannot tell a refusal from an error.
     """
@@ -247,7 +250,7 @@ def test_the_contract_holds(day, lab):
     assert len(asked) >= 60, f"ten shoppers got only {len(asked)} answers"
     wrong = [r for r in asked if not is_right(r)]
     kinds = ", ".join(f"{times} times {status}" for status, times in Counter(r.status for r in wrong).most_common(3))
-    lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were none of these: {kinds}", "wrong answers")
+    lab.at_most(len(wrong) / len(asked), 0.03, f"{len(wrong)} of {len(asked)} answers were none of these: {kinds}", "wrong answers")
 
 
 def test_nothing_is_done_twice(day, lab):
