@@ -285,7 +285,7 @@ def test_money_and_goods_are_conserved(day, lab):
     gone, sent = len(force["inventory"]), len(force["shipping"])
     totals = f"the merchant has {paid} of the customers' money for parcels worth {worth}, and {gone} pieces left the stock for {sent} parcels"
     half = day.half_done()
-    assert not half, f"{len(half)} orders are half done: {'; '.join(map(day.show, half[:3]))}. So {totals}"
+    assert not half, f"{len(half)} of {len(day.asked())} orders are half done: {'; '.join(map(day.show, half[:3]))}. So {totals}"
     other = [c for name in DID for c in day.effects(name) if any(c[p] != day.orders.get(c["reference"], {}).get(p) for p in PARTS[name])]
     assert not other, f"{len(other)} things were done otherwise than they were ordered, such as {other[0]['path']} for {other[0]['reference']}"
     early = [c["reference"] for c in day.effects("shipping") if c["effect"] > 0 and not is_covered(day, c)]
@@ -347,7 +347,7 @@ def test_no_order_is_left_open(day, lab):
     shown = "; ".join(f"{day.show(key)}, and GET says {said}" for key, said in list(day.left.items())[:3])
     if day.idle_s < IDLE_S:
         lab.require_calm(day.load)
-    assert not day.left, f"{len(day.left)} orders were open: {shown}"
+    assert not day.left, f"{len(day.left)} of {len(day.answered() | day.asked())} orders were open: {shown}"
     lab.require(len(day.deaths) == len(DEATHS), f"{day.load.missed} did not come")
     lab.require(len(day.told) >= 60, f"there were only {len(day.told)} orders")
     lab.at_most(day.closed_s, CLOSED_WITHIN_S, f"it took {day.closed_s:.1f} s", "s until every order had its end", is_time=True)

@@ -1,9 +1,10 @@
-# bug: the keys keep the partners from doing it twice, but a replica that has not answered before makes up a number of its own
+# bug: keeps what became of an order in the database, and the number under which it answers in its own memory
 """Takes orders: the goods are reserved, the customer is charged, the parcel is sent; or none of it stays."""
 
 import os
 import threading
 import time
+import uuid
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ import httpx
 import pymysql
 from fastapi import FastAPI, Header, HTTPException, Response
 from pydantic import BaseModel, Field
+from pymysql.constants import ER
 
 TABLE = """CREATE TABLE IF NOT EXISTS orders (
   number BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -26,7 +28,7 @@ ABANDONED_S = 3  # an order that nobody has touched for so long has lost its dri
 url = urlsplit(os.environ["MYSQL_URL"])
 partners = httpx.Client(timeout=1)
 local = threading.local()
-known = set()
+numbers: dict[str, str] = {}
 
 
 class Order(BaseModel):
@@ -54,12 +56,13 @@ def find(key: str) -> dict | None:
 
 
 def begin(key: str, order: Order) -> bool:
-    """Write down what is to be done, before any of it is, unless this process has done that."""
-    row = find(key)
-    if key in known or (row and row["body"] != order.model_dump_json()):
+    """Write down what is to be done, before any of it is; whether nobody else had."""
+    try:
+        execute("INSERT INTO orders (request, body, status) VALUES (%s, %s, 'PENDING')", key, order.model_dump_json())
+    except pymysql.IntegrityError as error:
+        if error.args[0] != ER.DUP_ENTRY:
+            raise
         return False
-    known.add(key)
-    execute("REPLACE INTO orders (request, body, status) VALUES (%s, %s, 'PENDING')", key, order.model_dump_json())
     return True
 
 
@@ -131,7 +134,7 @@ def tell(row: dict, response: Response) -> dict:
     if row["status"] in OPEN:
         response.status_code = 202
         return {"status": "PENDING"}
-    return {"order": row["number"], "status": row["status"]}
+    return {"order": numbers.setdefault(row["request"], uuid.uuid4().hex), "status": row["status"]}
 
 
 @app.post("/orders")
