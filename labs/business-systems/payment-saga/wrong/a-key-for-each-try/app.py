@@ -74,7 +74,7 @@ def ask(method: str, place: str, key: str, body: dict | None = None) -> bool:
     """Whether the partner did it; False when it will not. No answer says nothing: ask again. Raises Unsettled."""
     for n in range(TRIES):
         if n:
-            time.sleep(0.02 * 2**n)
+            time.sleep(0.02 * 2**n)  # back-off: nothing tells when a partner is well again
         this_try = uuid.uuid4().hex
         if method == "POST":
             execute("INSERT INTO tries VALUES (%s, %s, %s)", this_try, key, place)
@@ -120,7 +120,7 @@ def drive_abandoned() -> None:
                     drive(row["request"])
                 except Unsettled:
                     print(f"order {row['request']} stays open for now")
-        time.sleep(0.5)
+        time.sleep(0.5)  # nothing tells of an order that has lost its driver
 
 
 @asynccontextmanager

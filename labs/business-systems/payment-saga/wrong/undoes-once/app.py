@@ -72,7 +72,7 @@ def ask(method: str, place: str, key: str, body: dict | None = None) -> bool:
     """Whether the partner did it; False when it will not. No answer says nothing: ask again, with the same key. Raises Unsettled."""
     for n in range(TRIES):
         if n:
-            time.sleep(0.02 * 2**n)
+            time.sleep(0.02 * 2**n)  # back-off: nothing tells when a partner is well again
         try:
             answer = partners.request(method, place, json=body, headers={"Idempotency-Key": key})
         except httpx.HTTPError:
@@ -118,7 +118,7 @@ def drive_abandoned() -> None:
                     drive(row["request"])
                 except Unsettled:
                     print(f"order {row['request']} stays open for now")
-        time.sleep(0.5)
+        time.sleep(0.5)  # nothing tells of an order that has lost its driver
 
 
 @asynccontextmanager
