@@ -144,7 +144,7 @@ class App:
                 time.sleep(POLL_S)  # nothing tells us that a process listens
 
     def start_ahead(self) -> None:
-        """Have the app's Python programs import their libraries while servers start. What is wrong with the submission is `prepare`'s to say."""
+        """Have the app's Python programs import their libraries before it is to start. What is wrong with the submission is `prepare`'s to say."""
         folder = self._submission.path
         with contextlib.suppress(LabsError, OSError):
             self._table = app_of(self._lab, folder)

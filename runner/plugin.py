@@ -61,6 +61,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
     try:
         run.warm_up()
         if config.getoption("--await-go"):
+            run.app.start_ahead()
             await_go()
             run.created_ns = time.monotonic_ns()  # it was warm before: what is told counts from the go
         run.start_app()

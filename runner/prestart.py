@@ -1,6 +1,7 @@
-"""Which Python programs of an app can begin with their libraries before the servers are up (`runner/shims/prestart.py`), and how."""
+"""Which Python programs of an app can begin with their libraries before they are wanted (`runner/shims/prestart.py`), and how."""
 
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ PROGRAMS = {
     ),
 }
 LIBRARIES = {"cryptography", "fastapi", "httpx", "jwt", "kafka", "pydantic", "pymysql", "redis", "starlette", "uvicorn"}
+LARGEST = 1 << 20  # bytes of a file that is looked into
 IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
 PATCHES = re.compile(r"\b(?:gevent|eventlet|monkey)\b")  # they must come before any other import
 
@@ -29,7 +31,10 @@ def can_prestart(command: Sequence[str]) -> bool:
 
 def imports_of(folder: Path, command: Sequence[str]) -> list[str]:
     """The libraries to import ahead: of those that we know the ones that the files of `folder` name."""
-    text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.py")))
+    # No pipe, and no link to a device: these are a stranger's files, read in our process.
+    stats = {path: path.lstat() for path in sorted(folder.glob("*.py"))}
+    files = [path for path, of in stats.items() if stat.S_ISREG(of.st_mode) and of.st_size <= LARGEST]
+    text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in files)
     if PATCHES.search(text):
         return []
     return [*PROGRAMS[command[0]], *sorted(LIBRARIES & set(IMPORT.findall(text)))]

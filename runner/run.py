@@ -97,9 +97,7 @@ class Run:
         self.stack.choose_addresses(self.lab.services, wires)
         if self.app.wires or self.app.links:
             self._proxy = start_proxy(self.stack, self.lab, self.app, self.seed)
-        self._choose_accounts()
-        self.app.start_ahead()
-        self._start_services()
+        self.app.service_env = self._start_services()
 
     def start_app(self) -> None:
         """Start the app as it is now, and return when everything is ready."""
@@ -121,20 +119,16 @@ class Run:
 
         return EmbeddedStack(self.children, self._data, self.folder, Cache())
 
-    def _choose_accounts(self) -> None:
-        """Choose the passwords of the app's own accounts, and tell it where it will find the services."""
-        self._accounts = {name: token_urlsafe(18) for name in self.lab.services}
-        env: dict[str, str] = {}
-        for name, password in self._accounts.items():
-            address = self.stack.address(name)
-            env |= SERVICES[name].app_env(replace(address, port=self.app.wires.get(name, address.port)), password)
-        self.app.service_env = env
-
-    def _start_services(self) -> None:
-        """Start them, and give the app its accounts."""
+    def _start_services(self) -> dict[str, str]:
+        """Start them, give the app accounts of its own, and return what the app may know."""
         self.stack.start_services(self.lab.services)
-        for name, password in self._accounts.items():
-            SERVICES[name].prepare(self.stack.address(name), password, self.lab.schema_of(name))
+        env: dict[str, str] = {}
+        for name in self.lab.services:
+            address, password = self.stack.address(name), token_urlsafe(18)
+            SERVICES[name].prepare(address, password, self.lab.schema_of(name))
+            self._accounts[name] = password
+            env |= SERVICES[name].app_env(replace(address, port=self.app.wires.get(name, address.port)), password)
+        return env
 
     def save_ledgers(self) -> None:
         """Write what each peer saw beside the history, as `<peer>-calls.json`."""

@@ -1,5 +1,6 @@
 """Programs that begin with their libraries and become themselves at a word: what they print must be what they print when started plainly."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -156,6 +157,9 @@ def test_the_imports_are_those_that_the_files_name(folder: Path) -> None:
     (folder / "app.py").write_text("import redis.asyncio as redis\nfrom fastapi import FastAPI\nimport secrets\ndef late():\n    import pymysql\n")
     assert imports_of(folder, ["python"]) == ["fastapi", "pymysql", "redis"]
     assert imports_of(folder, ["uvicorn"])[-4:] == ["uvicorn.protocols.websockets.auto", "fastapi", "pymysql", "redis"]
+    os.mkfifo(folder / "pipe.py")
+    (folder / "endless.py").symlink_to("/dev/zero")
+    assert imports_of(folder, ["python"]) == ["fastapi", "pymysql", "redis"], "neither of the two is read"
     (folder / "patched.py").write_text("from gevent import monkey; monkey.patch_all()")
     assert imports_of(folder, ["uvicorn"]) == [], "which must be the first import"
 
