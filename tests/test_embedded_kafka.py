@@ -140,6 +140,23 @@ def test_all_records_of_a_topic_can_be_read_as_they_are(shared: Broker) -> None:
     assert topic_records(shared.address, "kept-none") == []
 
 
+def test_the_first_generation_of_a_group_knows_its_topic(shared: Broker) -> None:
+    shared.make_topics("known 3")
+    assigned: list[int] = []
+
+    class Ears(kafka.ConsumerRebalanceListener):  # type: ignore[name-defined,misc]
+        def on_partitions_revoked(self, revoked: object) -> None:
+            pass
+
+        def on_partitions_assigned(self, given: set[object]) -> None:
+            assigned.append(len(given))
+
+    with kafka.KafkaConsumer(bootstrap_servers=shared.place, group_id="knowing", enable_auto_commit=False) as consumer:
+        consumer.subscribe(["known"], listener=Ears())
+        await_that(lambda: consumer.poll(timeout_ms=50) or assigned)
+    assert assigned == [3]  # else kafka-python joins again when it learns of the topic, and may never end that
+
+
 def test_a_group_that_never_committed_has_no_offsets(shared: Broker) -> None:
     assert group_offsets(shared.address, "nobody") == {}
 

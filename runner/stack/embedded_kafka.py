@@ -47,6 +47,8 @@ JAVA_OPTIONS = (
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
     "--sun-misc-unsafe-memory-access=allow",  # Kafka unmaps its index files this way; Java 25 would warn in the log
 )
+# The initial delay lets a new group come together in one generation, by when its leader knows the topic. Without it kafka-python 3.0.12 rejoins
+# as soon as it does, and when the time of a poll() is up between the two requests of that rejoin, it never ends it: the consumer stays silent.
 SETTINGS = """\
 process.roles=broker,controller
 node.id=1
@@ -55,7 +57,7 @@ inter.broker.listener.name=APP
 controller.listener.names=CONTROLLER
 auto.create.topics.enable=false
 delete.topic.enable=false
-group.initial.rebalance.delay.ms=0
+group.initial.rebalance.delay.ms=300
 group.coordinator.append.linger.ms=0
 group.min.session.timeout.ms=1000
 offsets.topic.num.partitions=1

@@ -1,6 +1,7 @@
 """Pays the credits in the topic."""
 
 import json
+import logging
 import os
 
 import httpx
@@ -16,6 +17,8 @@ def pay(record) -> None:
 
 
 def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.INFO)  # tells how the group comes together
     consumer = KafkaConsumer(
         "credits",
         bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"],

@@ -1,6 +1,7 @@
 """Applies the events of orders to the order service: one lane per order, all lanes side by side."""
 
 import json
+import logging
 import os
 import threading
 import time
@@ -87,6 +88,8 @@ class Ownership(ConsumerRebalanceListener):
 
 
 def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.INFO)  # tells how the group comes together
     consumer = KafkaConsumer(
         bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"],
         group_id="orders",

@@ -1,6 +1,7 @@
 """Applies the events of orders to the order service."""
 
 import json
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +21,8 @@ def apply(event: dict) -> None:
 
 
 def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.INFO)  # tells how the group comes together
     consumer = KafkaConsumer(
         "orders",
         bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"],

@@ -2,6 +2,7 @@
 """Pays the credits in the topic, one after the other."""
 
 import json
+import logging
 import os
 import time
 
@@ -51,6 +52,8 @@ def park(record, reason: str) -> None:
 
 
 def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.INFO)  # tells how the group comes together
     consumer = KafkaConsumer(
         bootstrap_servers=place,
         group_id="payroll",

@@ -1,6 +1,7 @@
 """Pays the credits in the topic: a lane for each partition, beside the loop that polls."""
 
 import json
+import logging
 import os
 import threading
 import time
@@ -110,6 +111,8 @@ class Lanes(ConsumerRebalanceListener):
 
 
 def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.INFO)  # tells how the group comes together
     consumer = KafkaConsumer(
         bootstrap_servers=place,
         group_id="payroll",

@@ -3,6 +3,7 @@
 
 import itertools
 import json
+import logging
 import os
 import threading
 import time
@@ -111,6 +112,8 @@ class Lanes(ConsumerRebalanceListener):
 
 
 def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.INFO)  # tells how the group comes together
     consumer = KafkaConsumer(
         bootstrap_servers=place,
         group_id="payroll",

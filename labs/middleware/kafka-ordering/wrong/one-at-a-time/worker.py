@@ -2,6 +2,7 @@
 """Applies the events of orders to the order service: one after the other."""
 
 import json
+import logging
 import os
 import time
 
@@ -27,6 +28,8 @@ def apply(event: dict) -> None:
 
 
 def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.INFO)  # tells how the group comes together
     consumer = KafkaConsumer(
         bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"],
         group_id="orders",
