@@ -22,8 +22,8 @@ help: ## this page
 	@printf '\nSettings, such as `make lab NAME=cache-stampede SUBMISSION=solution`:\n'
 	@sed -n 's/^#: //p' Makefile
 	@printf '\nmake turns every failure into exit code 2; `.venv/bin/labs` tells FAIL 1, INCONCLUSIVE 2 and ERROR 3 apart.\n'
-#:   NAME        a lab, as `make list` shows it (new: topic/name)
-#:   SUBMISSION  starter, solution, wrong/<bug>, mine or a folder (default: mine, which is my/<lab>/)
+#:   NAME        a lab, as `make list` shows it (new: topic/name; images: one image)
+#:   SUBMISSION  starter, solution, wrong/<bug>, mine or a folder (default: mine, which is my/<lab>/; verify: only this one)
 #:   SEED        repeat the random choices of an earlier run
 #:   KEEP=1      lab: leave everything up after the checks, and print the addresses
 #:   BACKEND     where it runs: docker, embedded, or auto: docker when it is prepared (default)
@@ -116,7 +116,7 @@ lint: setup-dev ## ruff and mypy
 	@.venv/bin/ruff format --quiet --check .
 	@.venv/bin/mypy
 
-clean: ## remove .venv, runs and caches; my/ and your progress stay
+clean: ## remove .venv, runs and the tools' caches; my/, your progress and the fetched servers stay
 	@rm -rf .venv .labs/runs .labs/verify .labs/setup.log .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find runner labs tests infra -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,10 +1,11 @@
 """Chooses where a run takes place, and says in one line which and why."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from runner.errors import LabsError, MachineError
+from runner.errors import LabError, LabsError, MachineError
 
 if TYPE_CHECKING:
     import docker
@@ -34,8 +35,11 @@ def choose_backend(asked: str, services: Sequence[str], programs: Sequence[str] 
     """`embedded` and `docker` are what they say; `auto` is docker when an engine answers and the images are there, else embedded.
 
     The images are those of the services, and of the programs that the app runs.
-    Raises MachineError when docker was asked for and cannot be had.
+    Raises MachineError when docker was asked for and cannot be had, LabError when there is no such backend.
     """
+    if asked not in BACKENDS:
+        said = os.environ.get("LABS_BACKEND", "not set")
+        raise LabError(f"no backend is called {asked!r}", hint=f"there are {', '.join(BACKENDS)}; LABS_BACKEND is {said}")
     if asked == "embedded":
         return Choice("embedded")
     from runner.stack.engine import is_engine_near

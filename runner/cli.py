@@ -126,7 +126,7 @@ def add_upkeep(add: Callable[[str, object, str], argparse.ArgumentParser]) -> No
     new.add_argument("name", help="topic/name, such as middleware/cache-warming")
 
     images = add("images", run_images, "Prepare the Docker backend: pull or build the images of servers and apps that are missing.")
-    images.add_argument("names", nargs="*", metavar="name", help="redis, mysql, kafka, nginx or runtime (default: all)")
+    images.add_argument("names", nargs="*", metavar="name", help="redis, mysql, kafka, nginx, node or runtime (default: all)")
     kind = images.add_mutually_exclusive_group()
     kind.add_argument("--local", action="store_true", help="from distribution packages and Maven Central, without an image registry (Linux, root)")
     kind.add_argument("--official", action="store_true", help="from the official images, or not at all")
@@ -134,7 +134,7 @@ def add_upkeep(add: Callable[[str, object, str], argparse.ArgumentParser]) -> No
     pair = add("compare", compare_runs, "Make a page with two runs side by side.")
     pair.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs, or their names below .labs/runs/ (default: the last two)")
 
-    doctor = add("doctor", examine, "Look at this machine and the kit's set-up, and clear what a killed run may have left.")
+    doctor = add("doctor", examine, "Look at this machine, the kit's set-up and what a killed run may have left.")
     doctor.add_argument("--fix", action="store_true", help="remove what was found")
 
 

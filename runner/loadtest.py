@@ -25,7 +25,7 @@ def serve(order: Order, *, web_port: int, options: Sequence[str]) -> int:
         copy_starter(lab)
     submission = resolve_submission(lab, order.submission)
     if not is_port_free(web_port):
-        raise MachineError(f"port {web_port} is taken", hint="another `labs load`? choose one with --web-port (make load PORT=...)")
+        raise MachineError(f"port {web_port} is taken", hint="another `labs load`? choose another port: `.venv/bin/labs load <lab> --web-port PORT`")
     backend = choose_backend(order.backend, lab.services, lab.programs)
     print(f"backend: {backend}", flush=True)
     run = Run(lab, submission, new_run_folder(lab.name), random.randrange(10_000) if order.seed is None else order.seed, backend)

@@ -79,7 +79,7 @@ class Verdict:
 def decide_verdict(checks: Iterable[CheckResult]) -> Verdict:
     """The worst of all, in the order ERROR, FAIL, INCONCLUSIVE, PASS; no check at all is an ERROR.
 
-    A check fails only after its own `lab.require` held, so a failed one stands even where another could not judge.
+    A failed check stands on what it saw, even where another could not judge.
     """
     results = list(checks)
     for outcome in (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE):

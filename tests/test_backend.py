@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.backend import choose_backend, require_images
-from runner.errors import MachineError
+from runner.errors import LabError, MachineError
 from runner.owner import is_orphan, owner_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,13 @@ def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_embedded_is_embedded(no_engine: Path) -> None:
     assert str(choose_backend("embedded", ["redis"])) == "embedded"
+
+
+def test_a_backend_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABS_BACKEND", "dokcer")  # a default, which argparse does not look at
+    with pytest.raises(LabError, match="no backend is called 'dokcer'") as caught:
+        choose_backend("dokcer", [])
+    assert "there are auto, docker, embedded; LABS_BACKEND is dokcer" in caught.value.hint
 
 
 def test_auto_falls_back_and_says_why(no_engine: Path) -> None:

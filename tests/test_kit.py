@@ -24,6 +24,13 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
+def test_every_lab_has_its_row_and_its_line() -> None:
+    readme, changelog = (ROOT / "README.md").read_text(), (ROOT / "CHANGELOG.md").read_text()
+    for folder in LABS:
+        assert f"[{folder.name}]({folder.relative_to(ROOT)}/README.md)" in readme
+        assert f"`{folder.name}`" in changelog
+
+
 def test_the_kit_knows_no_lab_by_name() -> None:
     """A longer text may show one as an example; no value is one."""
     names = {folder.name for folder in LABS}
