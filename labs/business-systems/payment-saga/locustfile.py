@@ -32,7 +32,7 @@ class Shopper(FastHttpUser):
             status = self.send(order)
         if habit == "comes back":
             self.send(order)
-        if habit == "changes the order":
+        if habit == "changes the order" and status == 200:
             self.send(order, other={"amount": order["amount"] + 1})
 
     def send(self, order, other=None):

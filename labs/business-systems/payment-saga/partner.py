@@ -104,7 +104,7 @@ async def do(request, call):
     return said
 
 
-@peer.route("DELETE", PATHS[role] + "/{key}")
+@peer.route("DELETE", PATHS[role] + "/{key:path}")
 async def undo(request, call):
     key = call["key"] = request.path_params["key"]
     entry = entries.get(key) or {"what": None, "status": "unknown"}
@@ -122,7 +122,7 @@ async def undo(request, call):
     return {"status": "cancelled"}
 
 
-@peer.route("GET", PATHS[role] + "/{key}")
+@peer.route("GET", PATHS[role] + "/{key:path}")
 async def look_up(request, call):
     key = call["key"] = request.path_params["key"]
     looked_up.add(key)

@@ -8,7 +8,7 @@ import urllib.request
 from collections import deque
 
 import gevent
-from forgery import World, about, draw_access_attacks, draw_token_attacks, new_amount, new_id
+from forgery import LIFE_S, World, about, draw_access_attacks, draw_token_attacks, new_amount, new_id
 from gevent.event import Event
 from keys import draw_kid
 from locust import FastHttpUser, between, constant, events, task
@@ -39,7 +39,8 @@ class Day:
         self.world = World(plan.seed, plan.people, plan.idp_seen, plan.mallory_seen)
         self.draw = random.Random(f"{plan.seed}/day")
         self.persons = itertools.cycle(plan.people)
-        self.settled, self.is_ready = 0, Event()  # of the people; whether all have invoices
+        self.settled, self.is_ready = 0, Event()  # of the people; whether all have done what comes first
+        self.is_in_vain = False  # many have got no invoice, so there is little to work with or to attack
         self.shots = deque()
         self.generation = 1  # the newest one with which anything is signed
         self.expiry_s = 0.0
@@ -49,17 +50,21 @@ class Day:
     def settle(self):
         """One more has done what comes before everything else."""
         self.settled += 1
-        if self.settled == len(plan.people):
+        if self.settled < len(plan.people):
+            return
+        without = [p for p in plan.people if not (self.world.books[p["sub"]] and self.world.baits[p["sub"]])]
+        self.is_in_vain = len(without) > len(plan.people) / 4
+        if not self.is_in_vain:
             attacks = [*draw_token_attacks(self.world), *draw_access_attacks(self.world)]
             self.shots.extend(draw_shots(attacks, plan.seed, each=plan.each, replicas=2))
-            self.is_ready.set()
-            if plan.idp:
-                ask_idp("/settled")
+        self.is_ready.set()
+        if plan.idp:
+            ask_idp("/settled")
 
     @property
     def is_over(self):
         now = time.time()
-        return (
+        return self.is_in_vain or (
             self.is_ready.is_set()
             and not self.shots
             and self.new_key_uses >= NEW_KEY_USES
@@ -122,12 +127,18 @@ class Client(FastHttpUser):
         right = lambda status, found: status == 201 and is_invoice(found) and found["amount"] == amount  # noqa: E731
         context = about(person, "create", amount=amount, **more)
         status, found = self.send("POST", "/invoices", token, body, name="create", context=context, is_right=right)
-        return found["id"] if status == 201 and isinstance(found, dict) else None
+        return found["id"] if status == 201 and is_invoice(found) else None
 
 
 def is_invoice(found, invoice=None):
     """Whether this is an invoice, and the one that was meant. Whose it is by now, the checks ask."""
-    return isinstance(found, dict) and {"id", "owner", "amount"} <= set(found) and invoice in (None, found["id"])
+    return isinstance(found, dict) and {"owner", "amount"} <= set(found) and isinstance(found.get("id"), str) and invoice in (None, found["id"])
+
+
+def ids_in(found):
+    """The ids in a list, if it is one."""
+    listed = found.get("invoices") if isinstance(found, dict) else None
+    return {i for i in listed if isinstance(i, str)} if isinstance(listed, list) else set()
 
 
 class Accountant(Client):
@@ -150,10 +161,12 @@ class Accountant(Client):
     def sign_in(self, sid):
         """A token of this session: the first one, or one by a newer key. Both are good."""
         generation = day.draw.choice((1, day.generation))
-        if (generation, sid) not in self.tokens:
-            key = day.draw.choice(self.world.generations[generation - 1])
-            self.tokens[generation, sid] = self.world.token(day.draw, self.person, key=key, claims={"sid": sid})
-        return self.tokens[generation, sid], {"honest": True, "sid": sid, "generation": generation}
+        token, exp = self.tokens.get((generation, sid), ("", 0))
+        if exp < time.time() + LIFE_S / 2:
+            key, exp = day.draw.choice(self.world.generations[generation - 1]), int(time.time()) + LIFE_S
+            token = self.world.token(day.draw, self.person, key=key, claims={"sid": sid, "exp": exp})
+            self.tokens[generation, sid] = token, exp
+        return token, {"honest": True, "sid": sid, "generation": generation}
 
     @task
     def work(self):
@@ -178,7 +191,7 @@ class Accountant(Client):
     def list(self, token, more):
         mine = [p["sub"] for p in self.world.people if p["tenant"] == self.person["tenant"]] if self.is_admin else [self.person["sub"]]
         expected = {invoice for sub in mine for invoice in self.world.books[sub]}
-        right = lambda status, found: status == 200 and isinstance(found, dict) and expected <= set(found.get("invoices") or ())  # noqa: E731
+        right = lambda status, found: status == 200 and expected <= ids_in(found)  # noqa: E731
         self.send("GET", "/invoices", token, name="list", context=about(self.person, "list", **more), is_right=right)
 
     def read(self, token, more):
@@ -257,7 +270,7 @@ def is_served(context):
     if context["do"] in ("read", "change"):
         return lambda status, found: status == 200 and is_invoice(found, context["invoice"])
     if context["do"] == "list":
-        return lambda status, found: status == 200 and isinstance(found, dict) and bool(found.get("invoices"))
+        return lambda status, found: status == 200 and bool(ids_in(found))
     return lambda status, _: status in (200, 204)
 
 

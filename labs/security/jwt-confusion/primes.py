@@ -1,4 +1,4 @@
-"""Eight primes of 1,024 bits: to find one takes a second or more in Python, and the makers of keys in C take no seed. A run draws four."""
+"""Eight primes of 1,024 bits: to find one takes a second or more in Python, and the makers of keys in C take no seed. A run draws six."""
 
 DIGITS = """
 f00009dcea266d4e2ff4f0146f551358eb1391775a199c5a461871a8dff16dee09abb2a4db75ad194b428e67dac0541b1a4b6b2647ffbc9c9c1671678e31eaaa
