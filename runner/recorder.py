@@ -23,7 +23,7 @@ from typing import Any, TextIO  # noqa: E402
 import gevent  # noqa: E402
 from locust import User, events  # noqa: E402
 from locust.clients import HttpSession  # noqa: E402
-from locust.contrib.fasthttp import FastHttpSession  # noqa: E402
+from locust.contrib.fasthttp import FAILURE_EXCEPTIONS, FastHttpSession, LocustUserAgent  # noqa: E402
 from locust.env import Environment  # noqa: E402
 from locust.util.load_locustfile import load_locustfile  # noqa: E402
 
@@ -65,6 +65,7 @@ class Recorder:
         self.errors: list[str] = []
         for session in (FastHttpSession, HttpSession):
             self.wrap(session)
+        keep_no_copy(LocustUserAgent)
         events.request.add_listener(self.on_request)
         events.user_error.add_listener(self.on_user_error)
 
@@ -93,8 +94,10 @@ class Recorder:
             if not call.is_streamed:
                 try:
                     _ = response.content
-                except Exception as error:  # noqa: BLE001 - Locust reads again, and takes the empty rest for the body
+                except Exception as error:  # noqa: BLE001 - cut off, or not encoded as its head says; requests has read it before
                     call.broken = error
+                    response._cached_content = b""  # noqa: SLF001 - for Locust and the locustfile, which read it again
+                    response.release()
             call.end_ns = time.monotonic_ns()
             call.response = response
             response._labs_call = call  # noqa: SLF001
@@ -176,6 +179,21 @@ class Recorder:
             stall_ns = time.monotonic_ns() - start_ns - 10_000_000
             if stall_ns > STALL_NS:
                 self.note("stall", at_ns=start_ns, stall_ns=stall_ns)
+
+
+def keep_no_copy(agent_class: Any) -> None:
+    """Before it gives back the connection of an error status, geventhttpclient takes a copy of the body as UTF-8: any bytes shall do."""
+
+    def read_body(_url: str, response: Any, **_options: Any) -> str:
+        try:
+            _ = response.content
+        except FAILURE_EXCEPTIONS:
+            raise
+        except Exception:  # noqa: BLE001, S110 - in an encoding that nobody knows: `stamped_send` meets it again
+            pass
+        return ""
+
+    agent_class._conversation_str = staticmethod(read_body)  # noqa: SLF001
 
 
 def parsed_body(response: Any) -> Any:

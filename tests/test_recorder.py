@@ -1,6 +1,7 @@
 """The recorder's stamps, against a server that knows when each byte came and went."""
 
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 import pytest
@@ -210,6 +211,47 @@ def test_a_timeout_ends_when_it_was_given_up(oddities: History) -> None:
     for record in oddities.where(name="/late?head=30"):
         assert record.latency_s >= 0.5
         assert record.latency_s < 5
+
+
+def garble(handler: BaseHTTPRequestHandler) -> None:
+    """Answer `/gzip/404` with a head of that status, which says that the body is gzip, and a body that is not."""
+    _, coding, status = handler.path.split("/")
+    handler.send_response(int(status))
+    handler.send_header("Content-Encoding", coding)
+    handler.send_header("Content-Length", "4")
+    handler.end_headers()
+    handler.wfile.write(b"\xffabc")
+
+
+def test_a_body_that_cannot_be_decoded_is_empty(serve: "Callable[[], Clockwork]", loads: "Loads", monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the app's doing, and no error of the locustfile that looks at it. More of them than a client has connections for."""
+    clockwork = serve()
+    monkeypatch.setattr(clockwork, "answer", garble)
+    locustfile = """
+        from locust import FastHttpUser, task
+        from locust.exception import StopUser
+
+        class Reader(FastHttpUser):
+            @task
+            def read(self):
+                for path in ["/gzip/200", "/br/200", *["/zstd/200"] * 12, "/zstd/503", "/identity/404"]:
+                    context = {"read": None}
+                    with self.client.get(path, context=context, catch_response=True) as answer:
+                        context["read"] = repr(answer.content)
+                        answer.success()
+                raise StopUser
+    """
+    with loads(locustfile, [clockwork.url]) as load:
+        pass
+    assert len(load.history) == 16
+    told = {record.path: (record.status, record.failed is not None, record.context["read"]) for record in load.history}
+    assert told == {
+        "/gzip/200": (200, True, "b''"),
+        "/br/200": (200, True, "b''"),
+        "/zstd/200": (200, True, "b''"),
+        "/zstd/503": (503, True, "b''"),
+        "/identity/404": (404, False, repr(b"\xffabc")),
+    }
 
 
 # Replicas

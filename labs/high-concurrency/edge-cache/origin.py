@@ -64,7 +64,7 @@ async def get_bundle(request, call):
 
 @peer.route("GET", "/img/{name}")
 async def get_image(request, call):
-    size = {key: request.query_params.get(key, default) for key, default in {"w": "640", "q": "80"}.items()}
+    size = {key: request.query_params.get(key) or default for key, default in {"w": "640", "q": "80"}.items()}
     call["kind"], call["key"] = "image", [host_of(request), request.path_params["name"], size["w"], size["q"]]
     await peer.sleep(ASSET_S)
     if peer.state["down"]:

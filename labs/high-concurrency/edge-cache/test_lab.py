@@ -1,13 +1,13 @@
 """Edge cache: a shop opens, is attacked, releases anew, and loses its origin twice, behind two edges with caches of their own."""
 
-import json
 from collections import Counter, defaultdict
+from math import inf
 
 import pytest
 
 SHOPPERS, WATCHERS, MEMBERS, ATTACKERS = 32, 8, 4, 4
 FETCHES = 8  # of one address on one host: two edges, with and without gzip, is 4
-FRESH_WITHIN_S = 5.0
+FRESH_WITHIN_S, RECOVERS_WITHIN_S = 5.0, 3.0  # of the contract
 OPENING = 400  # bundles: all that the first page of each shopper names are 192
 ATTACKS = 24
 PUBLIC = ("page", "front", "bundle", "image")
@@ -20,26 +20,16 @@ class Shop:
     def __init__(self, lab, load):
         self.lab, self.load, self.origin = lab, load, lab.peer("origin")
         self.released_ns = self.down_ns = self.up_ns = 0
-        self._answers, self._read = defaultdict(list), 0
 
-    def answers(self, *names):
-        """The edge and the start of each such request that the load has recorded so far, while it runs."""
-        path = self.lab.folder / "history.jsonl"
-        if not path.exists():
-            return ()
-        with path.open() as lines:
-            lines.seek(self._read)
-            while (line := lines.readline()).endswith("\n"):
-                self._read = lines.tell()
-                row = json.loads(line)
-                self._answers[row.get("name")].append((row.get("replica"), row.get("start_ns")))
-        return [answer for name in names for answer in self._answers[name]]
+    def answers(self, *names, since_ns=0):
+        """What the load has recorded of such requests so far, while it runs."""
+        return [r for r in self.load.so_far(since_ns) if r.name in names]
 
     def await_fronts(self, since_ns, at_most_s=12):
         """Wait until each edge has answered so often for the front page, asked after a moment."""
 
         def is_so():
-            seen = Counter(replica for replica, start_ns in self.answers("front") if start_ns > since_ns)
+            seen = Counter(r.replica for r in self.answers("front", since_ns=since_ns))
             return all(seen[n + 1] >= FRONTS for n in range(len(self.lab.replicas)))
 
         self.load.until(is_so, f"{FRONTS} answers of each edge for the front page", at_most_s=at_most_s)
@@ -52,7 +42,9 @@ class Shop:
         return [c for c in self.origin.calls() if c.get("kind") in kinds and c["status"] in (200, 304)]
 
     def is_in_outage(self, record):
-        return bool(self.down_ns) and record.end_ns > self.down_ns and record.start_ns < (self.up_ns or record.start_ns + 1) + 500_000_000
+        """Whether the origin was not there, or had come back so lately that an edge may still leave it alone."""
+        recovered_ns = self.up_ns + RECOVERS_WITHIN_S * 1e9 if self.up_ns else inf
+        return bool(self.down_ns) and record.end_ns > self.down_ns and record.start_ns < recovered_ns
 
     def known(self, before_ns):
         """What each edge has had in hand before a moment."""
@@ -88,7 +80,7 @@ def shop(lab):
         cut.heal()
         origin.set(down=False)
         shop.up_ns = lab.mark("the origin is back")
-        shop.await_fronts(shop.up_ns + 1_000_000_000)
+        shop.await_fronts(shop.up_ns + int((RECOVERS_WITHIN_S + 1) * 1e9))
     return shop
 
 
@@ -97,14 +89,18 @@ def test_the_contract_holds(shop, lab):
 
     Why: something that the origin needs does not reach it, or what it answers does not reach who asked.
     """
+    too_few = []
     for kind in ("page", "front", "bundle", "image", "account", "lure", "orders", "welcome"):
-        asked = [r for r in shop.asked(kind) if not shop.is_in_outage(r) and (kind != "bundle" or r.end_ns < (shop.released_ns or r.end_ns + 1))]
-        lab.require(len(asked) >= FRONTS, f"only {len(asked)} requests were made for {kind} while the origin was there")
+        asked = [r for r in shop.asked(kind) if not shop.is_in_outage(r) and (kind != "bundle" or r.end_ns < (shop.released_ns or inf))]
         statuses = Counter(f"status {r.status}" for r in asked if r.status not in (200, 304))
         if kind == "welcome":
             statuses["no cookie"] = sum("set-cookie" not in r.headers for r in asked if r.status == 200)
         wrong = sum(statuses.values())
+        if len(asked) < FRONTS and wrong <= len(asked) / 2:  # more than half: an edge that hangs is not asked often
+            too_few.append(f"only {len(asked)} requests were made for {kind} while the origin was there")
+            continue
         lab.at_most(wrong / len(asked), 0.05, f"{wrong} of {len(asked)} answers for {kind}: {statuses.most_common(2)}", f"other answers for {kind}")
+    lab.require(not too_few, "; ".join(too_few))
 
 
 def test_everyone_gets_what_they_asked_for(shop, lab):
@@ -172,15 +168,16 @@ def test_the_shop_survives_its_origin(shop, lab):
 
     Why: what has run out is given up, although nothing newer is to be had.
     """
-    lab.require(shop.up_ns, f"the origin's failure was not seen to its end: {shop.load.missed} did not come")
+    lab.require(shop.down_ns, f"the origin did not fail: {shop.load.missed} did not come")
     known = shop.known(shop.down_ns)
-    asked = [r for r in shop.asked(*PUBLIC) if r.start_ns > shop.down_ns and r.end_ns < shop.up_ns and thing_of(r) in known]
+    asked = [r for r in shop.asked(*PUBLIC) if r.start_ns > shop.down_ns and r.end_ns < (shop.up_ns or inf) and thing_of(r) in known]
     for what, kinds in {"pages": ("page", "front"), "bundles": ("bundle",)}.items():
         these = [r for r in asked if r.name in kinds and not r.context.get("first")]  # bundles of before the release are another matter
         lab.require(len(these) >= FRONTS, f"only {len(these)} {what} were asked for while the origin was down")
         lost = Counter(f"status {r.status}" for r in these if r.status not in (200, 304))
         seen = f"{sum(lost.values())} of {len(these)} {what} could not be had: {dict(lost)}"
         lab.at_most(sum(lost.values()) / len(these), 0.05, seen, f"{what} lost")
+    lab.require(shop.up_ns, f"the origin's failure was not seen to its end: {shop.load.missed} did not come")
 
 
 def test_gzip_goes_to_who_accepts_it(shop, lab):
