@@ -16,6 +16,7 @@ OUT_S = 2.5
 GRACE_S = 2.0
 JUDGED_S = 1.5
 LATE_NS = 400_000_000  # how long the news may take that a customer has given up
+SILENT_S = 2.0  # who has no answer so long after his time was over gets none
 STALL_S = 0.2  # half of what is left of a hasty customer's time, and half of LATE_NS
 
 
@@ -56,10 +57,14 @@ class Day:
         """The customers whom a blip met."""
         return {c["id"] for c in self.calls("blips") if c.get("blip") and c["id"] in self.customers}
 
+    def gone_ns(self, record):
+        """When this customer's time was over."""
+        return record.start_ns + record.context["timeout_ms"] * 1_000_000
+
     def late_ns(self, call, end_ns):
         """How long after its customer gave up this was; below 0 before. A call for nobody is never late."""
         record = self.customers.get(call["id"])
-        return end_ns - record.start_ns - record.context["timeout_ms"] * 1_000_000 if record else 0
+        return end_ns - self.gone_ns(record) if record else 0
 
     def slow(self, *habits):
         """The first slow call for each of such customers."""
@@ -112,6 +117,11 @@ def is_order(key):
     return key.startswith("o")
 
 
+def is_silent(record):
+    """Whether a customer got no answer, and the load's end does not explain it."""
+    return record.status is None and record.latency_s > record.context["timeout_ms"] / 1000 + SILENT_S
+
+
 def statuses(records):
     return Counter(f"status {r.status}" for r in records).most_common(3)
 
@@ -119,7 +129,7 @@ def statuses(records):
 def test_the_contract_holds(day, lab):
     """While the provider is well (blips apart), at least 90% of the answers are 200, with the right price; in trouble they are 503 or 504.
 
-    Why: a failure is answered as something else, or what could be done is not done.
+    Why: a failure is answered as something else or not at all, or what could be done is not done.
     """
     odd = [r for r in day.load.history if r.status not in (200, 503, 504, None)]
     assert not odd, f"{len(odd)} of {len(day.load.history)} answers were neither 200, 503 nor 504: {statuses(odd)}"
@@ -130,11 +140,16 @@ def test_the_contract_holds(day, lab):
     charged = {c["id"] for c in day.calls() if c.get("charged")}
     free = [r.context["id"] for r in done if is_order(r.context["id"]) and r.context["id"] not in charged]
     assert not free, f"{len(free)} orders were answered with 200 and never charged, such as {free[0]}"
-    day.require("blips")
-    asked = [r for r in [*day.asked("well"), *day.asked("blips")] if r.context["id"] not in day.blipped]
-    lab.require(len(asked) >= 100, f"only {len(asked)} customers came before the provider was slow")
+    phases = [phase for phase in ("well", "blips") if phase in day.starts_ns]  # with an app that refuses all it stays at the first
+    asked = [r for phase in phases for r in day.asked(phase) if r.context["id"] not in day.blipped]
+    lab.require(len(asked) >= 50, f"only {len(asked)} customers came before the provider was slow")
     failed = [r for r in asked if r.status != 200]
-    day.at_most("blips", len(failed) / len(asked), 0.1, f"{len(failed)} of {len(asked)} answers were not 200: {statuses(failed)}", "other answers")
+    seen = f"{len(failed)} of {len(asked)} answers were not 200: {statuses(failed)}"
+    day.at_most(phases[-1], len(failed) / len(asked), 0.1, seen, "other answers")
+    silent = [r for r in day.load.history if is_silent(r)]
+    if silent:
+        lab.require_calm(day.load)
+    assert not silent, f"{len(silent)} of {len(day.load.history)} customers got no answer at all"
 
 
 def test_blips_are_hidden(day, lab):
@@ -169,8 +184,9 @@ def test_the_shop_recovers(day, lab):
     """
     day.require("well again")
     start_ns = day.starts_ns["well again"] + int(GRACE_S * 1e9)
-    asked = [r for r in day.asked("well again") if r.start_ns > start_ns and r.status]  # what is cut off by the load's end has no status
-    lab.require(len(asked) >= 45, f"only {len(asked)} customers were answered after the outage")
+    end_ns = day.load.end_ns - 1_000_000_000  # whose time was not over by then may have been cut off by the load's end
+    asked = [r for r in day.asked("well again") if r.start_ns > start_ns and (r.status or day.gone_ns(r) < end_ns)]
+    lab.require(len(asked) >= 45, f"only {len(asked)} customers came after the outage")
     failed = [r for r in asked if r.status != 200]
     seen = f"{len(failed)} of {len(asked)} answers were not 200: {statuses(failed)}"
     day.at_most("well again", len(failed) / len(asked), 0.1, seen, "other answers after the outage")
@@ -205,10 +221,17 @@ def test_work_ends_when_its_customer_gives_up(day, lab):
 def test_who_has_time_is_served(day, lab):
     """A customer who can wait for a slow answer gets it: at least 3 of 4.
 
-    Why: all are given the same short time, however much of it they have.
+    Why: all are given the same short time, however much of it they have, or all are turned away because some are slow.
     """
-    day.require("out")
+    lab.require("slow" in day.starts_ns, f"the run ended too early: {day.load.missed} did not come")
     refused = {c["id"] for c in day.calls("out")}  # an order whose quote was slow can meet the outage when it is to be charged
+    met = refused | {c["id"] for c in day.slow("patient")}
+    patient = [r for r in day.asked("slow") if r.context["habit"] == "patient" and r.context["id"] not in met]
+    lab.require(len(patient) >= 10, f"only {len(patient)} patient customers met no slow call")
+    away = [r for r in patient if r.status != 200]
+    seen = f"{len(away)} of {len(patient)} customers with {PATIENT_MS / 1000:g} s of time were turned away beside the slow calls: {statuses(away)}"
+    day.at_most("slow", len(away) / len(patient), 0.25, seen, "patient customers turned away")
+    day.require("out")
     customers = [day.customers[c["id"]] for c in day.slow("patient") if c["status"] != "OK" or c["id"] not in refused]
     lab.require(len(customers) >= 4, f"only {len(customers)} calls of patient customers were slow")
     unserved = [r for r in customers if r.status != 200]

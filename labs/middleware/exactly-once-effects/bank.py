@@ -8,7 +8,8 @@ from runner.peer import Peer
 
 BUSY_SHARE = 0.06
 
-# slow: references that a person looks at, until they are in `seen`; closed, broken: accounts; catch: a payment to keep until it is `released`.
+# slow: references that a person looks at, until they are in `seen`; closed, broken: accounts.
+# catch: the answer to the next payment is kept, unless one of these workers asks; released: calls that nobody waits for any more.
 peer = Peer(slow=[], seen=[], closed=[], broken=[], catch=None, released=[])
 answered: set[str] = set()  # keys
 known: set[str] = set()  # references
@@ -22,20 +23,20 @@ def is_busy(reference):
     return is_new and random.Random(f"{peer.seed} {reference}").random() < BUSY_SHARE
 
 
-async def keep(call, when):
-    """Keep this payment until it is released, if the scenario has asked for one at this point; whether it had."""
-    catch = peer.state["catch"]
-    if not catch or catch["when"] != when or call["replica"] in catch["except"]:
-        return False
-    peer.state["catch"], call["caught"] = None, when
-    await peer.until(lambda: call["n"] in peer.state["released"])
-    return True
+async def keep(call):
+    """Keep the answer until the call is released, if the scenario has asked for one."""
+    if peer.state["catch"] is not None and call["replica"] not in peer.state["catch"]:
+        peer.state["catch"], call["caught"] = None, True
+        await peer.until(lambda: call["n"] in peer.state["released"])
 
 
-def refuse(reference, account, amount):
+def is_text(value):
+    """Whether it is a string that can be written: JSON can hold half a character, and the ledger cannot."""
+    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
+
+
+def refuse(reference, account):
     """The answer to what cannot be paid now or ever, else None."""
-    if not isinstance(reference, str) or not isinstance(account, str) or type(amount) is not int or amount <= 0:
-        return JSONResponse({"detail": "reference and account are strings, amount is a whole number above 0"}, status_code=422)
     if account in peer.state["closed"]:
         return JSONResponse({"detail": "this account is closed"}, status_code=422)
     if account in peer.state["broken"]:
@@ -52,22 +53,25 @@ async def pay(request, call):
     key = request.headers.get("idempotency-key")
     try:
         payment = await request.json()
-        call["reference"], call["account"], call["amount"] = (payment[name] for name in ("reference", "account", "amount"))
+        reference, account, amount = (payment[name] for name in ("reference", "account", "amount"))
     except (ValueError, TypeError, KeyError):
         return JSONResponse({"detail": "a payment has a reference, an account and an amount"}, status_code=422)
+    if not is_text(reference) or not is_text(account) or type(amount) is not int or amount <= 0:
+        return JSONResponse({"detail": "reference and account are strings, amount is a whole number above 0"}, status_code=422)
+    call["reference"], call["account"], call["amount"] = reference, account, amount
     await peer.sleep(draw.uniform(0.004, 0.012))
-    if refusal := refuse(call["reference"], call["account"], call["amount"]):
+    if refusal := refuse(reference, account):
         return refusal
-    if call["reference"] in peer.state["slow"]:
-        await peer.until(lambda: call["reference"] in peer.state["seen"])
-    if key not in answered and await keep(call, "before"):
+    if reference in peer.state["slow"]:
+        await peer.until(lambda: reference in peer.state["seen"] or call["n"] in peer.state["released"])
+    if call["n"] in peer.state["released"]:
         return JSONResponse({"detail": "who asked is gone"}, status_code=503)
     # Between the look at the key and the payment nothing is awaited: they are one step.
     if key not in answered:
         call["paid"] = peer.count("paid")
         if key is not None:
             answered.add(key)
-        await keep(call, "after")
+        await keep(call)
     return {"status": "paid"}
 
 

@@ -1,4 +1,4 @@
-# bug: a call that was not answered in time is tried again, charges too
+# bug: a call that was not answered in time is tried again, charges too, without limit by the budget
 """How a service calls the next one: the shop the order service, the order service the payment provider."""
 
 import asyncio

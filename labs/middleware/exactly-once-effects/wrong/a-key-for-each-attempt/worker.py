@@ -46,6 +46,8 @@ def pay(record) -> None:
                 break
         except httpx.HTTPError as error:
             seen = f"the bank gave no answer: {error!r}"  # it may have paid all the same
+        except ValueError as error:  # such as NaN, which is no JSON
+            raise Poison(f"this cannot be sent: {error!r}") from error
     raise Poison(seen)
 
 

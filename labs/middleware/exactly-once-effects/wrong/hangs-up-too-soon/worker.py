@@ -1,4 +1,4 @@
-# bug: gives the bank two seconds to answer, and asks again while a person still looks
+# bug: gives the bank five seconds to answer, and asks again while a person still looks
 """Pays the credits in the topic: a lane for each partition, beside the loop that polls."""
 
 import json
@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from queue import SimpleQueue
+from urllib.parse import quote
 
 import httpx
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata
@@ -17,7 +18,7 @@ FIRST_PAUSE_S = 0.03
 WAITING_AT_MOST = 200  # records of a partition, until it is paused
 
 place = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
-bank = httpx.Client(base_url=os.environ["BANK_URL"], timeout=2)
+bank = httpx.Client(base_url=os.environ["BANK_URL"], timeout=5)
 producer = KafkaProducer(bootstrap_servers=place, acks="all")
 
 
@@ -30,7 +31,7 @@ def pay(record) -> None:
     try:
         credit = json.loads(record.value)
         payment = {"reference": credit["id"], "account": credit["account"], "amount": credit["amount"]}
-        headers = {"Idempotency-Key": str(credit["id"])}
+        headers = {"Idempotency-Key": quote(str(credit["id"]), safe="")}  # a header is ASCII, an id need not be
     except (ValueError, TypeError, KeyError) as error:
         raise Poison(f"this is no credit: {error!r}") from error
     seen = ""
@@ -46,6 +47,8 @@ def pay(record) -> None:
                 break
         except httpx.HTTPError as error:
             seen = f"the bank gave no answer: {error!r}"  # it may have paid all the same
+        except ValueError as error:  # such as NaN, which is no JSON
+            raise Poison(f"this cannot be sent: {error!r}") from error
     raise Poison(seen)
 
 

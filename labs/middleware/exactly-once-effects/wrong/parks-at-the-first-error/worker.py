@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from queue import SimpleQueue
+from urllib.parse import quote
 
 import httpx
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata
@@ -30,7 +31,7 @@ def pay(record) -> None:
     try:
         credit = json.loads(record.value)
         payment = {"reference": credit["id"], "account": credit["account"], "amount": credit["amount"]}
-        headers = {"Idempotency-Key": str(credit["id"])}
+        headers = {"Idempotency-Key": quote(str(credit["id"]), safe="")}  # a header is ASCII, an id need not be
     except (ValueError, TypeError, KeyError) as error:
         raise Poison(f"this is no credit: {error!r}") from error
     seen = ""
@@ -46,6 +47,8 @@ def pay(record) -> None:
                 break
         except httpx.HTTPError as error:
             seen = f"the bank gave no answer: {error!r}"  # it may have paid all the same
+        except ValueError as error:  # such as NaN, which is no JSON
+            raise Poison(f"this cannot be sent: {error!r}") from error
     raise Poison(seen)
 
 

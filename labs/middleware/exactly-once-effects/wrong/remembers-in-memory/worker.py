@@ -1,4 +1,4 @@
-# bug: keeps the ids that it has paid in memory, where they die with it
+# bug: keeps the ids that it has paid in memory and sends no key: they die with it, and a lost answer is paid again
 """Pays the credits in the topic: a lane for each partition, beside the loop that polls."""
 
 import json
@@ -49,6 +49,8 @@ def pay(record) -> None:
                 break
         except httpx.HTTPError as error:
             seen = f"the bank gave no answer: {error!r}"  # it may have paid all the same
+        except ValueError as error:  # such as NaN, which is no JSON
+            raise Poison(f"this cannot be sent: {error!r}") from error
     raise Poison(seen)
 
 
