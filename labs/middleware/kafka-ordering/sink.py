@@ -14,17 +14,23 @@ draw = random.Random(peer.seed)
 @peer.route("PUT", "/orders/{order}")
 async def write_order(request, call):
     call["order"] = request.path_params["order"]
-    body = await request.json()
-    call["version"] = body["version"]
+    try:
+        body = await request.json()
+        version = body["version"]
+    except (ValueError, TypeError, KeyError):
+        version = None
+    if type(version) is not int or not 0 < version < 10_000:
+        return JSONResponse({"detail": "version is a whole number from 1 to 9999"}, status_code=422)
+    call["version"] = version
     await peer.sleep(draw.uniform(0.005, 0.035))
     if call["order"] in peer.state["stuck"]:
         return JSONResponse({"detail": "this order's shard is down"}, status_code=503)
     now = versions.get(call["order"], 0)
     if body.get("if_version", now) != now:
         return JSONResponse({"version": now}, status_code=409)
-    versions[call["order"]] = body["version"]
+    versions[call["order"]] = version
     call["applied"] = peer.count("applied")
-    return {"version": body["version"]}
+    return {"version": version}
 
 
 @peer.route("GET", "/orders/{order}")

@@ -1,4 +1,4 @@
-"""Kafka ordering: twenty shops, two ingest replicas, two workers; a lost acknowledgement, a broker that stands still, stuck orders, a dead worker."""
+"""Kafka ordering: twenty shops, two ingest replicas, two workers; a broker that stands still, a lost acknowledgement, stuck orders, a dead worker."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,12 +18,11 @@ class Rush:
 
     load: object
     stuck: set
-    armed_ns: int = 0
-    lost_ns: int = 0
     paused_ns: int = 0
     resumed_ns: int = 0
+    armed_ns: int = 0
+    lost_ns: int = 0
     killed_ns: int = 0
-    stuck_only: bool = False
     applied_while_stuck: set = field(default_factory=set)
     calls: list = field(default_factory=list)
     ends: dict = field(default_factory=dict)
@@ -41,7 +40,7 @@ class Rush:
 
 @pytest.fixture(scope="module")
 def rush(lab):
-    """560 events, meanwhile a lost acknowledgement and a still broker; ten orders are stuck until all others should be applied; a worker dies."""
+    """560 events, meanwhile a still broker and a lost acknowledgement; ten orders are stuck until all others should be applied; a worker dies."""
     numbers = lab.random.sample(range(1000, 100_000), 82)
     hot, orders = [f"order-{n}" for n in numbers[:2]], [f"order-{n}" for n in numbers[2:]]
     sink, kafka = lab.peer("sink"), lab.address("kafka")
@@ -50,17 +49,18 @@ def rush(lab):
     with lab.load(users=20, at_most_s=30, plan={"hot": hot, "orders": orders}) as load:
         run = Rush(load, set(stuck))
         load.until(lambda: sum(topic_ends(kafka, "orders").values()) >= 60, "60 events in the topic")
-        run.armed_ns = lab.mark("an acknowledgement will be lost")
-        lost = lab.wire("kafka").lose_reply(when="^Produce")
-        load.until(lost.fired, "an acknowledgement that can be lost")
-        run.lost_ns = lab.mark("the acknowledgement of an event is lost")
-        load.until(lambda: sum(topic_ends(kafka, "orders").values()) >= 100, "100 events in the topic")
         lab.pause("kafka")
         run.paused_ns = lab.mark("Kafka stands still")
         since = load.elapsed_s
         lab.until(lambda: load.elapsed_s > since + 0.7, at_most_s=5)
         run.resumed_ns = lab.mark("Kafka goes on")
         lab.resume("kafka")
+        # This comes second: who asks for no acknowledgement (acks=0) gets none that could be lost, and the load ends here.
+        load.until(lambda: sum(topic_ends(kafka, "orders").values()) >= 100, "100 events in the topic")
+        run.armed_ns = lab.mark("an acknowledgement will be lost")
+        lost = lab.wire("kafka").lose_reply(when="^Produce")
+        load.until(lost.fired, "an acknowledgement that can be lost")
+        run.lost_ns = lab.mark("the acknowledgement of an event is lost")
     lab.mark("all events are posted; ten orders are stuck")
 
     def applied():
@@ -89,9 +89,10 @@ def test_the_contract_holds(rush, lab):
     Why: shops are told something else than "accepted, not yet applied", or nothing at all.
     """
     asked = rush.load.history
-    lab.require_calm(rush.load)
-    assert len(asked) >= 100, f"twenty shops got only {len(asked)} answers: they wait for each"
     wrong = [r for r in asked if r.status != 202]
+    if len(wrong) < len(asked) and sum((r.status or 500) < 500 for r in wrong) <= 0.05 * len(asked):
+        lab.require_calm(rush.load)  # slowness explains late answers and 5xx, but no other status, and not that nothing is accepted
+    assert len(asked) >= 100, f"twenty shops got only {len(asked)} answers: they wait for each"
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
     lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were not 202: {kinds}", "other answers")
 
@@ -139,10 +140,12 @@ def test_an_order_never_goes_back(rush, lab):
     Why: a redelivered event is written as if it were new.
     """
     lab.require(len(rush.applied) >= 200, f"only {len(rush.applied)} events were applied")
-    again = [c for c in rush.calls if c.get("version") and c["replica"] == "worker-2"]
-    lab.require(again, "the second worker never took over")
     violations = find_regressions(rush.applied)
     assert not violations, describe_violations(violations)
+    puts = [c for c in rush.calls if "version" in c]
+    mine = {(c["order"], c["version"]) for c in puts if c["replica"] == "worker-1"}
+    again = [c for c in puts if c["replica"] == "worker-2" and c["start_ns"] > rush.killed_ns and (c["order"], c["version"]) in mine]
+    lab.require(again, "the second worker got no event that the dead one had tried to write")
 
 
 def test_every_accepted_event_is_applied(rush, lab):
@@ -172,7 +175,10 @@ def test_the_work_is_spread(rush, lab):
     before = [(c["replica"], (c["order"], c["version"])) for c in writes if c["start_ns"] < rush.killed_ns]
     one, other = ({event for writer, event in before if writer == worker} for worker in ("worker-1", "worker-2"))
     seen = f"both workers wrote {len(one & other)} of {len(one | other)} events"
-    lab.at_most(len(one & other) / len(one | other), 0.4, seen, "part that both workers write")
+    lab.at_most(len(one & other) / max(len(one | other), 1), 0.4, seen, "part that both workers write")
+    lab.require_calm(rush.load)  # a worker that gets no CPU comes late
+    idle = [worker for worker, wrote in (("worker-1", one), ("worker-2", other)) if not wrote]
+    assert not idle, f"{' and '.join(idle)} wrote nothing before worker-1 died"
 
 
 def test_a_stuck_order_holds_up_no_other(rush, lab):

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+import pymysql
 import pytest
 
 from runner.checkers.conserved import Transfer, check_totals, check_transfers
@@ -63,23 +64,34 @@ def payday(lab):
         def done():
             return ask("SELECT COUNT(*) AS n FROM transfers")[0]["n"]
 
-        cursor.executemany("INSERT INTO accounts VALUES (%s, %s)", list(day.initial.items()))
+        def lock():
+            try:
+                return hold.execute("SELECT balance FROM accounts WHERE id = %s FOR UPDATE NOWAIT", (day.held,))
+            except pymysql.err.OperationalError:  # the app has it: for a moment, or for good
+                return 0
+
+        # The app has been there before, and may have added columns.
+        cursor.executemany("INSERT INTO accounts (id, balance) VALUES (%s, %s)", list(day.initial.items()))
         before = ask(DEADLOCKS)[0]["n"]
         plan = {"run": run, "hot": hot, "cold": cold, "tight": tight, "transfers": TRANSFERS, "users": USERS}
         with lab.load(users=USERS, at_most_s=15, plan=plan) as day.load:
             day.load.until(lambda: done() >= 100, "100 transfers")
-            holder.begin()
-            hold.execute("SELECT balance FROM accounts WHERE id = %s FOR UPDATE", (day.held,))
-            lab.mark(f"the kit locks account {day.held}")
-            day.load.until(lambda: waiting(fraud.calls(), day, ask), "a transfer that wants the locked account")
-            so_far, since = done(), day.load.elapsed_s
-            day.load.until(lambda: done() >= so_far + 150 or day.load.elapsed_s > since + 5, "other transfers")
-            day.done_while_held = done() - so_far
-            holder.rollback()
-            lab.mark("and lets it go")
-        holder.rollback()
+            try:
+                holder.begin()
+                day.load.until(lock, "an account that the kit could lock")
+                lab.mark(f"the kit locks account {day.held}")
+                day.load.until(lambda: waiting(fraud.calls(), day, ask), "a transfer that wants the locked account")
+                so_far, since = done(), day.load.elapsed_s
+                day.load.until(lambda: done() >= so_far + 150 or day.load.elapsed_s > since + 5, "other transfers")
+                day.done_while_held = done() - so_far
+            finally:
+                holder.rollback()
+                lab.mark("and lets it go")
+        # A transfer may still be under way: both tables are read as they are at one instant.
+        cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
         day.final = {row["id"]: row["balance"] for row in ask("SELECT id, balance FROM accounts")}
         day.ledger = [row["id"] for row in ask("SELECT id FROM transfers")]
+        watch.commit()
         day.deadlocks = ask(DEADLOCKS)[0]["n"] - before
     day.calls = fraud.calls()
     return day
@@ -98,14 +110,15 @@ def test_the_contract_holds(payday, lab):
     Why: payers get errors that are the service's own affair.
     """
     asked = payday.load.history
-    lab.require_calm(payday.load)
-    assert len(asked) >= 200, f"thirty-two payers got only {len(asked)} answers: they wait for each"
     wrong = [r for r in asked if r.status not in payday.right_answers(r)]
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
-    for account in payday.tight:
+    for account in payday.tight if len(asked) >= 200 else ():  # by then all of their transfers have been asked for
         answers = [r.status for r in asked if r.context["from"] == account]
         if set(answers) <= {200, 409}:
             assert answers.count(200) >= 5, f"{answers.count(200)} of 5 transfers passed that an account had enough for"
+    if any(r.status == 200 for r in asked) and sum((r.status or 500) < 500 for r in wrong) <= 0.03 * len(asked):
+        lab.require_calm(payday.load)  # slowness explains late answers and 5xx, but no other status, and not that nothing is done
+    assert len(asked) >= 200, f"thirty-two payers got only {len(asked)} answers: they wait for each"
     lab.at_most(len(wrong) / len(asked), 0.03, f"{len(wrong)} of {len(asked)} answers were not the right ones: {kinds}", "wrong answers")
 
 
@@ -135,7 +148,7 @@ def test_a_transfer_counts_once(payday, lab):
 
     Why: a client's second try moves the money again, or a part of a transaction was done without the rest.
     """
-    again = Counter(r.context["id"] for r in payday.load.history if r.status == 200)
+    again = Counter(r.context["id"] for r in payday.load.history)
     lab.require(sum(n > 1 for n in again.values()) >= 5, "hardly any transfer was sent twice")
     books = check_transfers(payday.initial, payday.final, payday.transfers(), ledger=payday.ledger)
     assert not books.violations, "\n".join(map(str, books.violations[:3]))

