@@ -163,7 +163,7 @@ def has_all(key, n, answer):
 
 
 def has_log_verdict(answer):
-    has_counts = all(set(answer.get(arm) or ()) >= {"users", "views", "clicks"} for arm in ARMS)
+    has_counts = all(isinstance(answer.get(arm), dict) and set(answer[arm]) >= {"users", "views", "clicks"} for arm in ARMS)
     return has_counts and has_all("verdicts", 1, {"verdicts": [answer.get("verdict")]})
 
 
@@ -198,7 +198,7 @@ def begin(**_):
 
 
 class Analyst(FastHttpUser):
-    network_timeout = 20.0
+    network_timeout = 10.0
 
     @task
     def run_errand(self):
@@ -209,8 +209,11 @@ class Analyst(FastHttpUser):
     def ask(self, path, body, context, is_right):
         with self.client.post(path, json=body, name=path, context=context, catch_response=True) as answer:
             try:
-                is_good = answer.status_code == 200 and is_right(answer.json())
+                is_good = answer.status_code == 200 and is_right(said := answer.json())
             except (ValueError, AttributeError, TypeError):
                 is_good = False
-            if not is_good:
+            if is_good:
+                # The history keeps no body above 4 KiB, and an answer may say more than the contract asks for.
+                context["said"] = {key: said[key] for key in ("variants", "verdicts", "verdict", *ARMS) if key in said}
+            else:
                 answer.failure(f"status {answer.status_code}: not as the contract says")

@@ -11,6 +11,7 @@ USERS = 20
 RUNNING, LOGGED, ASSIGNED = 760, 52, 10  # experiments
 LAST_LOOK, LAST_LOG_LOOK = 40, 2
 CALLED = ("better", "worse")
+SILENT_S = 9  # without an answer for so long: the users give up after 10 s
 
 # Each limit comes with the chance that a right design crosses it, from exact binomial tails; the debrief has the table. In all it is below 1e-4.
 FALSE_CALLS = 60  # of 600; at a true rate of 5.5% (5%, and what the normal approximation adds) crossed with 4e-6
@@ -18,7 +19,7 @@ MISSED = 24  # of 60; at a power of 86%, 2e-7
 MISSED_IN_LOGS = 6  # of 12; at a power of 95%, 5e-7
 LATE = 10  # of 40; at a power of 95% by half time, 3e-6
 UNNOTICED = 10  # of 60; at a power of 98%, 3e-8
-CALLED_THOUGH_BROKEN = 30  # of 60; at 20%, 1e-7
+CALLED_THOUGH_BROKEN = 30  # of 60; at 20%, 5e-8
 FALSE_FLAGS = 24  # of 752; at a true rate of 1.1%, 2e-6
 FALSE_CALLS_IN_LOGS = 12  # of 40; at a true rate of 7%, 2e-6
 SIGMAS = 6  # at most 1e-8 for each of 10 shares and of 45 pairs, 2e-7 for all
@@ -50,8 +51,8 @@ class Year:
     counts: list = field(default_factory=list)  # (log, look, true counts, what was answered)
 
     def read(self):
-        for record in self.load.history.where(outcome="ok"):
-            context, body = record.context, record.body
+        for record in self.load.history.where(lambda r: "said" in r.context):  # those that were right
+            context, body = record.context, record.context["said"]
             if "experiments" in context:
                 for name, kind, truth, verdict in zip(context["experiments"], context["kinds"], context["truths"], body["verdicts"], strict=True):
                     self.running.setdefault(name, Story(kind, truth)).verdicts[context["look"]] = verdict
@@ -88,7 +89,7 @@ def require_sums(year, lab):
 
 
 def require_logs(year, lab):
-    lab.require(len(year.counts) >= 0.95 * LOGGED * LAST_LOG_LOOK, f"only {len(year.counts)} of {LOGGED * LAST_LOG_LOOK} looks at logs were answered")
+    lab.require(len(year.counts) >= 0.9 * LOGGED * LAST_LOG_LOOK, f"only {len(year.counts)} of {LOGGED * LAST_LOG_LOOK} looks at logs were answered")
 
 
 def require_assignments(year, lab):
@@ -98,19 +99,23 @@ def require_assignments(year, lab):
 
 
 def test_the_contract_holds(year, lab):
-    """At least 95% of the requests are answered as the contract says, and an experiment that just began is undecided.
+    """At least 99% of the requests are answered as the contract says, none takes 10 s, and an experiment that just began is undecided.
 
     Why: with no user in an arm, or no buyer in both, the usual formula divides by zero.
     """
-    lab.require(not year.load.is_cut_short, "the load did not come to its end within 60 s")
     asked = year.load.history
+    silent = [r for r in asked if r.status is None and r.latency_s > SILENT_S]
+    if silent or year.load.is_cut_short:
+        lab.require_calm(year.load)
+    assert not silent, f"{len(silent)} of {len(asked)} requests got no answer within 10 s"
     wrong = [r for r in asked if r.outcome != "ok"]
     kinds = Counter(f"{r.name}: {r.failed}" for r in wrong).most_common(3)
     seen = f"{len(wrong)} of {len(asked)} answers were not as the contract says: {kinds}"
-    lab.at_most(len(wrong) / max(len(asked), 1), 0.05, seen, "wrong answers")
+    lab.at_most(len(wrong) / max(len(asked), 1), 0.01, seen, "wrong answers")
     newborn = asked.where(lambda r: "newborn" in r.context and r.status is not None)
     bad = [f"{r.context['newborn']}: status {r.status}, {r.body}" for r in newborn if r.outcome != "ok"]
     assert not bad, f"{len(bad)} of {len(newborn)} experiments that just began were not called undecided: {bad[0]}"
+    lab.require(not year.load.is_cut_short, "the load did not come to its end within 60 s")
     lab.require(len(newborn) >= 6, f"only {len(newborn)} of 8 experiments that just began were answered")
 
 

@@ -119,7 +119,8 @@ def night(lab):
     for n, name in enumerate(lab.replicas, 1):
         night.reports[name] = read_report(lab, n)
     for name in lab.replicas:
-        night.stacks[name] = [stack for stack in GOROUTINE.findall(lab.quit(name)) if "\ncreated by runtime." not in stack]
+        printed = lab.quit(name).partition("SIGQUIT: quit\n")[2]  # what the app has logged before is not what is left
+        night.stacks[name] = [stack for stack in GOROUTINE.findall(printed) if "\ncreated by runtime." not in stack]
     return night
 
 
@@ -162,7 +163,8 @@ def read_report(lab, n):
 
 def is_quiet(lab, n):
     """Whether there is no reason to wait any longer. It is the replica's own word, and decides nothing else."""
-    return sum(count for _, count in read_report(lab, n)) <= GOROUTINES / 3 + sum(ODD)
+    report = read_report(lab, n)
+    return bool(report) and sum(count for _, count in report) <= GOROUTINES / 3 + sum(ODD)
 
 
 def count_late(pairs):
@@ -179,7 +181,7 @@ def test_the_contract_holds(night, lab):
     known = {(c["word"], c.get("spelling")) for c in night.spellings}
     asked = night.load.history.where(name="/spell")
     lab.require(len(asked) >= SPELLED / 2, f"only {len(asked)} words were to be spelled: {night.load.missed} did not come")
-    wrong = [r for r in asked if r.status != 200 or not isinstance(r.body, dict) or (r.context["word"], r.body.get("spelling")) not in known]
+    wrong = [r for r in asked if r.status != 200 or not isinstance(r.body, dict) or (r.context["word"], str(r.body.get("spelling"))) not in known]
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
     lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} words were not spelled: {kinds}", "words not spelled")
 
@@ -194,7 +196,7 @@ def test_the_fastest_server_that_can_answers(night, lab):
     for record in night.load.history.where(name="/search"):
         word = record.context["word"]
         documents = record.body.get("documents") if isinstance(record.body, dict) else None
-        call = said.get(documents[0]) if isinstance(documents, list) and documents else None
+        call = said.get(str(documents[0])) if isinstance(documents, list) and documents else None
         group = night.plan.groups[word]
         asked[group] += 1
         if night.plan.fastest[word] is None and record.status == 502:
@@ -207,13 +209,14 @@ def test_the_fastest_server_that_can_answers(night, lab):
             seen[group, "it late"] += 1
         else:
             right[group] += 1
-    lab.require(len(asked) == 6, f"only {', '.join(asked) or 'no'} words were searched")
+    lab.require(asked, "no word was searched")
     worst = min(asked, key=lambda group: right[group] / asked[group])
     others = ", ".join(f"{count} got {what}" for (group, what), count in seen.most_common() if group == worst)
     if seen:
         lab.require_calm(night.load)
     message = f"{worst} words: {right[worst]} of {asked[worst]} searches had the answer of the first server that could; {others}"
     lab.at_most(1 - right[worst] / asked[worst], TOLERATED, message, "other answers, worst kind of word")
+    lab.require(len(asked) == 6, f"only {', '.join(asked)} words were searched")
 
 
 def test_losing_calls_are_cancelled(night, lab):

@@ -14,6 +14,8 @@ TRIES = 3
 
 
 class Lead(FastHttpUser):
+    network_timeout = 10.0
+
     def on_start(self):
         self.team = f"{plan.run}-{next(numbers)}"
 

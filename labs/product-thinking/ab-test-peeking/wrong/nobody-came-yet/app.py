@@ -65,7 +65,7 @@ def judge(look: Look | Log, users: list[int], effect: float, variance: float) ->
     elapsed, total, share = look.look / look.of, sum(users), look.share
     if total and is_significant((users[1] - share * total) / math.sqrt(total * share * (1 - share)), elapsed, FALSE_FLAGS):
         return "broken"
-    if not is_significant(effect / math.sqrt(variance), elapsed, FALSE_ALARMS):
+    if variance <= 0 or not is_significant(effect / math.sqrt(variance), elapsed, FALSE_ALARMS):
         return "undecided"
     return "better" if effect > 0 else "worse"
 

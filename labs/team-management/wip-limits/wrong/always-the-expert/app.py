@@ -1,5 +1,5 @@
 # bug: pulls one ticket at a time, but only ever into the hands of who is best at it
-"""Plans the days of some teams: who works on which ticket. Each person pulls one, finishes before it starts, and learns what only one can do."""
+"""Plans the days of some teams: who works on which ticket. Each person pulls one, finishes before it starts, and does what they are best at."""
 
 import os
 from statistics import mean

@@ -1,5 +1,5 @@
 # bug: the limit is six tickets in each pair of hands, so that nobody ever waits for work
-"""Plans the days of some teams: who works on which ticket. Each person pulls one, finishes before it starts, and learns what only one can do."""
+"""Plans the days of some teams: who works on which ticket. Each person pulls up to six, and learns what only one can do."""
 
 import os
 from statistics import mean
