@@ -141,6 +141,7 @@ def connect_redis(address: Address) -> "RedisClient":
         username=address.user or None,
         password=address.password,
         decode_responses=True,
+        encoding_errors="surrogateescape",  # an app may store any bytes
         socket_timeout=ANSWER_WITHIN_S,
         socket_connect_timeout=ANSWER_WITHIN_S,
         retry=Retry(NoBackoff(), 0),

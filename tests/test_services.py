@@ -80,6 +80,13 @@ def test_the_kit_reads_text(redis_address: Address, app: Any) -> None:
         assert kit.get("text") == "grün"
 
 
+def test_the_kit_reads_and_names_keys_that_are_no_text(redis_address: Address, app: Any) -> None:
+    app.set(b"key-\xff", "")
+    with connect_redis(redis_address) as kit:
+        assert kit.keys("key-*") == ["key-\udcff"]
+        assert kit.delete("key-\udcff") == 1
+
+
 ALLOWED = [
     "SET key value PX 1000 NX",
     "GET key",

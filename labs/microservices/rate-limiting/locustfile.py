@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import time
 
 import gevent
@@ -113,5 +114,5 @@ class Obedient(Tenant):
         answer = self.ask(self.tenant)
         if answer.status_code == 429:
             wait = answer.headers.get("Retry-After") or ""
-            ending.wait(min(int(wait), 5) if wait.isdigit() else 1)
+            ending.wait(min(int(wait), 5) if re.fullmatch("[0-9]{1,9}", wait) else 1)
         gevent.sleep(0.02)

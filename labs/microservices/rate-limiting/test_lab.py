@@ -1,5 +1,6 @@
 """Rate limiting: eleven tenants, two replicas of which one's clock is three seconds ahead, and a Redis that hangs."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -45,8 +46,9 @@ def rush(lab):
         load.until(lambda: load.elapsed_s > JUDGED_S, "the calm phase")
         store = lab.redis()
         without = [key for key in store.scan_iter(count=1000) if store.ttl(key) == -1]
-        lab.until(lambda: all(store.ttl(key) != -1 for key in without), at_most_s=0.5)  # one that is made by two commands gets it with the second
-        phases.keys_without_ttl = tuple(key for key in without if store.ttl(key) == -1)
+        # A key that is made by two commands gets its expiry with the second.
+        if not lab.until(lambda: all(store.ttl(key) != -1 for key in without), at_most_s=0.5):
+            phases.keys_without_ttl = tuple(key for key in without if store.ttl(key) == -1)
         lab.pause("redis")
         phases.paused_ns = lab.mark("Redis hangs")
         since = load.elapsed_s
@@ -73,7 +75,8 @@ def test_the_contract_holds(rush, lab):
     waits = {kind: median(r.latency_s for r in group) for kind, group in warm.by(kind_of).items() if len(group) >= 10}
     lab.require(waits, "no tenant had ten answers of a kind")
     (tenant, status), wait_s = max(waits.items(), key=lambda item: item[1])
-    lab.at_most(wait_s, 0.5, f"{tenant} waited for {wait_s:.2f} s for a {status}, as a median", "s that a tenant waits, as a median")
+    seen = f"{tenant} waited for {wait_s:.2f} s for a {status}, as a median"
+    lab.at_most(wait_s, 0.5, seen, "s that a tenant waits, as a median", is_time=True)
 
 
 def kind_of(record):
@@ -83,7 +86,8 @@ def kind_of(record):
 def test_no_key_exceeds_its_rate_in_any_window(rush, lab):
     """In no window of any length does a key get more than 10 requests, plus 10 for each second of it, plus 2 of tolerance.
 
-    Why: the count is per replica, per calendar window or not atomic, so there are moments at which more passes than the rate and burst allow.
+    Why: the count is per replica, per calendar window, by a replica's own clock, by a header that the client writes, or not atomic, so there are
+    moments at which more passes than the rate and burst allow.
     """
     lab.require_calm(rush.load)
     worst = {}
@@ -104,8 +108,7 @@ def test_a_polite_tenant_is_never_refused(rush, lab):
     """
     lab.require_calm(rush.load)
     asked = rush.calm.where(tenant="polite")
-    late_s = rush.calm.latest_departure_s
-    lab.require(len(asked) >= 30 and late_s < 0.5, f"the polite tenant asked {len(asked)} times, up to {late_s:.1f} s late")
+    lab.require(len(asked) >= 30, f"the polite tenant asked only {len(asked)} times")
     refused = [r for r in asked if r.status != 200]
     lab.at_most(len(refused) / len(asked), 0.1, f"{len(refused)} of {len(asked)} requests at 8 a second were refused", "polite requests refused")
 
@@ -132,7 +135,7 @@ def test_retry_after_tells_the_truth(rush, lab):
     refused = [r for r in rush.calm if r.status == 429]
     lab.require(len(refused) >= 50, f"only {len(refused)} requests were refused")
     waits = [r.headers.get("retry-after", "") for r in refused]
-    bare = sum(not wait.isdigit() for wait in waits)
+    bare = sum(not re.fullmatch("[0-9]{1,9}", wait) for wait in waits)  # longer ones are no numbers of seconds either
     assert not bare, f"{bare} of {len(waits)} refusals have no Retry-After in whole seconds"
     lab.at_most(max(map(int, waits)), 2, f"told to wait for {max(map(int, waits))} s at a rate of 10 a second", "longest Retry-After in s")
     tries = [after for asked in rush.calm.by("tenant").values() for after in returns(asked.records)]
@@ -151,9 +154,7 @@ def test_an_outage_of_redis_opens_and_closes_nothing(rush, lab):
 
     Why: the limiter waits for Redis without a limit, or gives up limiting, when it has lost its memory.
     """
-    lab.require_calm(rush.load)
-    stall_s = rush.load.history.between(rush.paused_ns, rush.resumed_ns).longest_stall_s
-    lab.require(stall_s < 0.2, f"the load stood still for {stall_s:.2f} s during the outage")
+    lab.require_calm(rush.load, stall_s=0.5)  # a timeout and such a stall still fit into the second that is left out below
     # The last ones may be answered after Redis goes on, by right.
     polite = rush.in_outage("polite").where(lambda r: r.start_ns < rush.resumed_ns - 1_000_000_000)
     lab.require(len(polite) >= 10, f"only {len(polite)} polite requests met the outage")
@@ -174,4 +175,4 @@ def test_no_limiter_key_lives_for_ever(rush, lab):
     Why: the bucket of a client that never comes back is kept for ever, and Redis fills up.
     """
     lab.require(rush.paused_ns, "the run did not get that far")
-    assert not rush.keys_without_ttl, f"{len(rush.keys_without_ttl)} keys without an expiry, such as {rush.keys_without_ttl[0]}"
+    assert not rush.keys_without_ttl, f"{len(rush.keys_without_ttl)} keys without an expiry, such as {rush.keys_without_ttl[0]!r}"

@@ -25,7 +25,7 @@ return 0
 """
 
 app = FastAPI()
-# Without a retry: this client's default would try three times more, with pauses, before it gives up.
+# No retry, and said aloud: from_url has none anyway, but Redis(host=...) would try ten times more, with pauses, before it gives up.
 store = redis.from_url(os.environ["REDIS_URL"], socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
 take = store.register_script(TAKE)
 

@@ -43,8 +43,10 @@ async def read_product(key: str) -> dict:
     if fresh_ms > 0:
         return product
     async with locks[key]:
-        await asyncio.sleep(TURN_S)
         product, fresh_ms = await look_up(key)  # somebody may have loaded it while we waited
+        if fresh_ms <= 0:
+            await asyncio.sleep(TURN_S)
+            product, fresh_ms = await look_up(key)  # or another replica, while it was its turn
         return product if fresh_ms > 0 else await fill(key, product)
 
 
