@@ -40,8 +40,9 @@ async def write_invoice(request, call):
     body = await request.json()
     lines, token, if_version = body.get("lines"), body.get("token"), body.get("if_version")
     call["token"], call["if_version"] = token, if_version
-    if not isinstance(lines, list) or not all(isinstance(n, int | None) for n in (token, if_version)):
-        return JSONResponse({"detail": "lines is a list; token and if_version are whole numbers"}, status_code=400)
+    is_list = isinstance(lines, list) and all(isinstance(line, str) for line in lines)
+    if not is_list or not all(isinstance(n, int | None) for n in (token, if_version)):
+        return JSONResponse({"detail": "lines is a list of strings; token and if_version are whole numbers"}, status_code=400)
     await peer.sleep(WRITE_S)
     caught = peer.state["catch"]
     if caught and caught["key"] == call["key"] and caught["except"] != call["replica"]:
@@ -59,7 +60,7 @@ async def write_invoice(request, call):
     call["added"] = [line for line in lines if line not in stored["lines"]]
     call["removed"] = [line for line in stored["lines"] if line not in lines]
     call["in_order"] = lines[: len(stored["lines"])] == stored["lines"]
-    call["twice"] = sorted({str(line) for line in lines if lines.count(line) > 1})
+    call["twice"] = sorted({line for line in lines if lines.count(line) > 1})
     stored.update(lines=lines, page=body["page"], version=stored["version"] + 1)
     return {"version": stored["version"]}
 

@@ -13,6 +13,7 @@ from runner.checkers.intervals import Section, find_overlaps
 USERS = 12
 INVOICES = 5
 CALM_WRITES = 40
+CALM_WITHIN_S = 10
 TAKEN_WITHIN_S = 5.0
 AHEAD_S = 4.0  # how far the clock of one worker is ahead
 HELD_S = 1.2  # how long the kit keeps the page of the one who took over, at the renderer
@@ -77,7 +78,8 @@ class Desk:
         try:
             yield lambda: next((c for c in peer.calls() if c.get("caught") and c["n"] not in before), None)
         finally:
-            peer.set(catch=None, released=[c["n"] for c in peer.calls() if c.get("caught")])
+            peer.set(catch=None)  # first: what is caught until then is seen below
+            peer.set(released=[c["n"] for c in peer.calls() if c.get("caught")])
 
     @contextmanager
     def standing_still(self, call):
@@ -111,12 +113,12 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk(lab):
-    """After 40 lines a holder stands still and its write is late; then one stands still before its write; then one dies."""
+    """After 40 writes a holder stands still and its write is late; then one stands still before its write; then one dies."""
     keys = [str(n) for n in lab.random.sample(range(1000, 10_000), INVOICES)]
     lab.skew(lab.random.choice(lab.replicas), AHEAD_S)
     with lab.load(users=USERS, endless=True, plan={"run": f"run-{lab.random.randrange(10**6)}", "invoices": keys}) as load:
         desk = Desk(lab, load)
-        load.until(lambda: len(desk.accepted()) >= CALM_WRITES, f"{CALM_WRITES} lines", at_most_s=10)
+        load.until(lambda: len(desk.accepted()) >= CALM_WRITES, f"{CALM_WRITES} writes", at_most_s=CALM_WITHIN_S)
         desk.calm_end_ns = time.monotonic_ns()
         late, slow, dead = lab.random.sample(keys, 3)
         delay_a_write(desk, late)
@@ -172,23 +174,21 @@ def kill_a_holder(desk, key):
     desk.await_taker(stop)
 
 
-def require_no_stall(desk, lab):
-    """Nothing here is judged by how long it took; but a machine that stands still lets leases and time limits run out."""
-    lab.require(desk.load.history.longest_stall_s < 1, f"the machine stood still for {desk.load.history.longest_stall_s:.1f} s")
-
-
 def test_the_contract_holds(desk, lab):
-    """POST /invoices/{id}/lines answers 200, in at least 95% of all requests while no worker stands still or has just died; a new line comes last.
+    """While no worker stands still or has just died, at least 95% of the answers are 200, and 40 writes take 10 s at most; a new line comes last.
 
-    Why: a worker gives up where it could wait for its turn, or is refused by the storage again and again.
+    Why: a worker gives up where it could wait for its turn, keeps the lock when its turn is over, or is refused by the storage again and again.
     """
     mixed = [w for w in desk.accepted() if not w["in_order"] and not w["removed"]]
     assert not mixed, f"{len(mixed)} writes changed the order of the lines, such as one by {mixed[0]['replica']} of invoice {mixed[0]['key']}"
-    require_no_stall(desk, lab)
     lab.require_calm(desk.load)
+    answers = Counter(f"status {r.status}" for r in desk.load.history).most_common(3)
+    slow = f"only {len(desk.accepted())} writes in {CALM_WITHIN_S} s of calm, and a turn takes 0.1 s; the answers: {answers}"
+    assert desk.calm_end_ns, slow
     troubled = [(s.start_ns, max(s.end_ns, s.taken_ns or desk.load.end_ns) + SETTLED_NS) for s in desk.stops]
     asked = [r for r in desk.load.history if all(r.end_ns < start_ns or r.start_ns > end_ns for start_ns, end_ns in troubled)]
-    assert len(asked) >= CALM_WRITES / 2, f"only {len(asked)} requests were answered while all was well"
+    answered = sum(r.status is not None for r in asked)
+    assert answered >= CALM_WRITES / 2, f"only {answered} requests were answered while all was well"
     wrong = [r for r in asked if r.status != 200]
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
     lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were not 200: {kinds}", "other answers")
@@ -229,9 +229,10 @@ def test_one_worker_at_a_time_renders_an_invoice(desk, lab):
         calls = [c for c in calls if not stop.covers(c, had, written_ns)]
     sections = [Section(c["key"], c["start_ns"], c["end_ns"], c["replica"]) for c in calls]
     lab.require(len(sections) >= CALM_WRITES / 2, f"only {len(sections)} pages were rendered by workers that were well")
-    require_no_stall(desk, lab)
-    lab.require(desk.held_s <= SLOWEST_PAGE_S, f"the kit kept a page for {desk.held_s:.2f} s, which is longer than the contract says")
+    lab.require_calm(desk.load)  # leases run out while a machine stands still
     overlaps = find_overlaps(sections)
+    is_as_said = desk.held_s <= SLOWEST_PAGE_S
+    lab.require(is_as_said or not overlaps, f"the kit kept a page for {desk.held_s:.2f} s, which is longer than the contract says")
     assert not overlaps, f"invoice {overlaps[0]} ({len(overlaps)} of {INVOICES} invoices)"
     lab.require(desk.held_s, f"no page took long: {desk.load.missed} did not come")
 
@@ -254,8 +255,9 @@ def test_invoices_do_not_wait_for_each_other(desk, lab):
 
     Why: one lock stands for more than one invoice.
     """
-    lab.require(desk.calm_end_ns, f"the load ended before {desk.load.missed}")
     calls = [c for c in desk.renderer.calls() if c["status"] == 200]
+    lab.require(len(calls) >= CALM_WRITES / 2, f"only {len(calls)} pages were rendered")
+    lab.require_calm(desk.load)
     pairs = {frozenset((a["key"], b["key"])) for a, b in combinations(calls, 2) if a["start_ns"] < b["end_ns"] and b["start_ns"] < a["end_ns"]}
     met = sum(len(pair) == 2 for pair in pairs)
     lab.at_least(met, 9, f"only {met} of the 10 pairs of invoices were ever being rendered at the same time", "pairs rendered at once")

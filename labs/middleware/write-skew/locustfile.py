@@ -34,7 +34,7 @@ class Desk(FastHttpUser):
         if race is None:
             raise StopUser
         replicas = draw.choice(PLACES) if len(race) > 1 else (None,)
-        gevent.joinall([gevent.spawn(self.send, request, replica) for request, replica in zip(race, replicas, strict=True)])
+        gevent.joinall([gevent.spawn(self.send, request, request.get("replica", replica)) for request, replica in zip(race, replicas, strict=True)])
 
     def send(self, request, replica):
         if "shift" in request:

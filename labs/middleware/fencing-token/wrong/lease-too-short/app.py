@@ -1,4 +1,4 @@
-# bug: the lease is three times a usual page, and a page may take a second
+# bug: the lease is three times a usual turn, and a page may take a second
 """Adds lines to invoices: reads the whole invoice, has it rendered, and writes it back, under a lock for each invoice."""
 
 import asyncio

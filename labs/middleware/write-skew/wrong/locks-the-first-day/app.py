@@ -1,4 +1,4 @@
-# bug: locks the room for the day on which a booking begins, and two of different days can meet
+# bug: locks the room for the day on which a booking begins, and bookings of different days can meet
 """Who is on call, and who has which operating room."""
 
 import os
@@ -87,7 +87,6 @@ def take_off(cursor: pymysql.cursors.Cursor, shift: int, doctor: str) -> bool:
 def book(cursor: pymysql.cursors.Cursor, room: int, booking: Booking) -> bool:
     """False when the room is taken in a part of the time."""
     cursor.execute("INSERT INTO room_days VALUES (%s, %s) ON DUPLICATE KEY UPDATE day = day", (room, booking.starts // DAY))
-    cursor.execute("SELECT id FROM rooms WHERE id = %s", (room,))
     cursor.execute("SELECT id FROM bookings WHERE room_id = %s AND starts_at < %s AND ends_at > %s", (room, booking.ends, booking.starts))
     if cursor.fetchone():
         return False
