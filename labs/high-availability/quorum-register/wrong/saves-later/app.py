@@ -1,4 +1,4 @@
-# bug: answers first, and saves what it has every three seconds
+# bug: answers first, and saves what it has when nothing new has come for a second
 """A node of the settings store: a register for each key, of which a majority of the nodes has the newest value."""
 
 import asyncio
@@ -17,7 +17,7 @@ PEERS = os.environ["PEERS"].split(",")
 MAJORITY = (len(PEERS) + 1) // 2 + 1
 ANSWER_WITHIN_S = 1.0
 SYNC_EVERY_S = 1.0
-SAVE_EVERY_S = 3.0
+QUIET_S = 1.0
 
 
 class Copy(NamedTuple):
@@ -37,7 +37,7 @@ class Entry(BaseModel):
 
 
 class Copies:
-    """What this node has, in a file that is written every few seconds."""
+    """What this node has, in a file that is written in quiet moments."""
 
     def __init__(self, path: Path) -> None:
         self.copies: dict[str, Copy] = {}
@@ -56,10 +56,12 @@ class Copies:
 
     async def save(self) -> None:
         while True:
-            await asyncio.sleep(SAVE_EVERY_S)
-            new = self.path.with_suffix(".new")
-            new.write_text(json.dumps(self.copies))
-            new.replace(self.path)
+            had = dict(self.copies)
+            await asyncio.sleep(QUIET_S)
+            if self.copies == had:
+                new = self.path.with_suffix(".new")
+                new.write_text(json.dumps(self.copies))
+                new.replace(self.path)
 
 
 mine = Copies(Path(os.environ["DATA_DIR"]) / "copies.jsonl")
