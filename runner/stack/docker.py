@@ -5,7 +5,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +68,7 @@ class DockerStack:
         self._ahead: dict[str, tuple[Program, Future[None]]] = {}
         self._gate: Future[None] | None = None
         self._is_open = False
+        self._is_cut_off = False
         self._is_stopped = False
         self._events: Any = None
 
@@ -79,19 +80,27 @@ class DockerStack:
         self._events = self._api.events(filters={"label": f"{RUN_LABEL}={self.run}", "event": "die"}, decode=True)
         threading.Thread(target=self._listen, name="docker-events", daemon=True).start()
         self._app_ports = list(app_ports)
-        for volume in ("app", "kit"):
-            self._api.create_volume(f"{self.run}-{volume}", labels=self._labels)
         self._keepers = tuple(keepers)
-        for name in keepers:
-            self._api.create_volume(data_volume(self.run, name), driver="local", driver_opts=DATA_OPTIONS, labels=self._labels)
-        # Compose finds it by its labels and takes it for its own: peers and gate need not wait for Compose.
-        self._api.create_network(
-            f"{self.run}_default",
-            labels={**self._labels, "com.docker.compose.network": "default"},
-            options={"com.docker.network.bridge.enable_ip_masquerade": "false"},
-            check_duplicate=True,
-        )
+        with self._making():
+            for volume in ("app", "kit"):
+                self._api.create_volume(f"{self.run}-{volume}", labels=self._labels)
+            for name in keepers:
+                self._api.create_volume(data_volume(self.run, name), driver="local", driver_opts=DATA_OPTIONS, labels=self._labels)
+            # Compose finds it by its labels and takes it for its own: peers and gate need not wait for Compose.
+            self._api.create_network(
+                f"{self.run}_default",
+                labels={**self._labels, "com.docker.compose.network": "default"},
+                options={"com.docker.network.bridge.enable_ip_masquerade": "false"},
+                check_duplicate=True,
+            )
         self._gate = self._pool.submit(self._start_gate, lab)
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        """An interrupt in here leaves a request under way, which the engine goes on with."""
+        self._is_cut_off = True
+        yield
+        self._is_cut_off = False
 
     def refresh(self, submission: Path) -> None:
         """Copy the submission in. Raises AppError when it is too large."""
@@ -150,11 +159,13 @@ class DockerStack:
         profiles = [part for name in names for part in ("--profile", name)]
         argv = [*compose_command(), "-f", str(COMPOSE_FILE), "-p", self.run, "--progress", "plain", *profiles]
         # By the guard, so that it does not outlive us and start what nobody removes.
-        process = self._children.spawn("compose", [*argv, "up", "-d", "--no-build", "--pull", "never"], env=env, cwd=ROOT, log=self.log("compose"))
-        code = process.wait(DONE_WITHIN_S)
-        if code != 0:
-            what = f"did not end within {DONE_WITHIN_S:g} s" if code is None else f"ended with exit code {code}"
-            raise MachineError(f"`docker compose up` {what}\n{tail_of(self._logs / 'compose.log')}", hint="`make images` prepares what it needs")
+        argv += ["up", "-d", "--no-build", "--pull", "never"]
+        with self._making():
+            process = self._children.spawn("compose", argv, env=env, cwd=ROOT, log=self.log("compose"))
+            code = process.wait(DONE_WITHIN_S)
+            if code != 0:
+                what = f"did not end within {DONE_WITHIN_S:g} s" if code is None else f"ended with exit code {code}"
+                raise MachineError(f"`docker compose up` {what}\n{tail_of(self._logs / 'compose.log')}", hint="`make images` prepares what it needs")
 
     def start_ahead(self, program: Program, imports: Sequence[str]) -> None:
         """Have a Python program of the app import its libraries in its container, and wait."""
@@ -379,9 +390,10 @@ class DockerStack:
         self._is_stopped = True
         if self._events is not None:
             self._events.close()
-        sweep(self._client, self.run)
+        if not self._is_cut_off:
+            sweep(self._client, self.run)
         self._pool.shutdown()
-        self._children.close(is_swept=True)
+        self._children.close(is_swept=not self._is_cut_off)  # else the guard first ends Compose, and waits for what may still come
         self._ports.release()
         self._client.close()
 

@@ -1,6 +1,7 @@
 """Removes what runs in Docker left behind: containers, networks and volumes that bear a run's label, and nothing else.
 
-`python -m runner.stack.sweep RUN` is what the guard calls when the runner is gone; `labs doctor` looks for the runs of dead guards.
+`python -m runner.stack.sweep RUN` is what the guard calls when the runner is gone, or was cut off while it made something; `labs doctor` looks
+for the runs of dead guards.
 """
 
 import contextlib
@@ -20,6 +21,8 @@ OWNER_LABEL = "backend-labs.owner"
 BY_HAND = "by-hand"
 WITHIN_S = 30.0
 SETTLED_LOOKS = 2
+LOOK_EVERY_S = 0.05
+UNDER_WAY_S = 3.0  # the engine finishes a request whose sender is gone; a network takes it 0.1 s, many times that when it is busy
 
 
 def things_of(client: "docker.DockerClient", filters: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -35,8 +38,8 @@ def name_of(kind: str, thing: dict[str, Any]) -> str:
     return str(thing["Name"] if kind == "volume" else thing["Id"])
 
 
-def sweep(client: "docker.DockerClient", run: str) -> int:
-    """Remove everything of a run; how many things that were. Looks again until there is nothing: a request may have been under way."""
+def sweep(client: "docker.DockerClient", run: str, empty_for_s: float = 0.0) -> int:
+    """Remove everything of a run, and return how many things that were. Looks again until nothing was found for `empty_for_s`, and twice."""
     from docker.errors import APIError
 
     api = client.api
@@ -50,13 +53,18 @@ def sweep(client: "docker.DockerClient", run: str) -> int:
         with contextlib.suppress(APIError):  # gone meanwhile, or still held by what goes next: the next look tells
             remove[kind](name)
 
-    deadline = time.monotonic() + WITHIN_S
+    found_at = time.monotonic()
+    deadline = found_at + WITHIN_S
     removed: set[str] = set()
     empty_looks = 0
     with ThreadPoolExecutor(max_workers=8) as pool:
-        while empty_looks < SETTLED_LOOKS and time.monotonic() < deadline:
+        while (empty_looks < SETTLED_LOOKS or time.monotonic() < found_at + empty_for_s) and time.monotonic() < deadline:
+            if empty_looks >= SETTLED_LOOKS:
+                time.sleep(LOOK_EVERY_S)  # only what is not there yet can still come
             found = [(kind, name_of(kind, thing)) for kind, thing in things_of(client, {"label": f"{RUN_LABEL}={run}"})]
             empty_looks = 0 if found else empty_looks + 1
+            if found:
+                found_at = time.monotonic()
             for kinds in (("container",), ("network", "volume")):
                 list(pool.map(lambda thing: clear(*thing), [thing for thing in found if thing[0] in kinds]))
             removed |= {name for _, name in found}
@@ -78,4 +86,4 @@ def orphaned_runs(client: "docker.DockerClient") -> dict[str, list[str]]:
 if __name__ == "__main__":
     from runner.stack.engine import connect_engine
 
-    sweep(connect_engine(), sys.argv[1])
+    sweep(connect_engine(), sys.argv[1], UNDER_WAY_S)

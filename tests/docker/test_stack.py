@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from runner.errors import LabError
 from runner.services import connect_kafka, connect_mysql, connect_redis
 from runner.stack import Program
 from runner.stack.docker import DockerStack
-from runner.stack.sweep import RUN_LABEL, orphaned_runs
+from runner.stack.sweep import RUN_LABEL, orphaned_runs, things_of
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -155,6 +156,29 @@ def test_nothing_is_left_whatever_ends_it(
     run.send_signal(signo)
     run.wait(60)
     eventually(lambda: not in_docker_now(engine), "the end of every container", 30)
+
+
+def test_what_the_engine_still_makes_after_an_interrupt_is_removed(
+    engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = choose_backend("docker", SERVICES)
+    assert choice.client is not None
+    one = DockerStack(choice.client, Children(), tmp_path)
+    make = one._api.create_network
+    late = threading.Timer(1, lambda: make(f"{one.run}_default", labels=one._labels))
+
+    def be_interrupted(*_: object, **__: object) -> None:
+        late.start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(one._api, "create_network", be_interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            one.open(tmp_path, [one.free_port()])
+    finally:
+        one.stop()
+    assert late.finished.is_set()
+    assert not list(things_of(engine, {"label": f"{RUN_LABEL}={one.run}"}))
 
 
 def in_docker_now(engine: docker.DockerClient) -> list[Any]:
