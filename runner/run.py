@@ -276,6 +276,17 @@ class Run:
         """How many threads of the operating system a process has now, by the kernel."""
         return self.stack.threads(name)
 
+    def cpu_s(self, name: str) -> float:
+        """Seconds of CPU, user and system, that a process and all below it have used since its start, by the kernel: waiting does not count.
+
+        Raises AppError when it is a replica that has died, LabError for anything else that has ended.
+        """
+        used = self.stack.cpu_s(name)
+        if used is None:
+            self.app.check_alive()
+            raise LabError(f"{name} has ended, and its CPU time with it", hint="ask before it is killed")
+        return used
+
     def quit(self, name: str) -> str:
         """End a process by SIGQUIT, at which Go's runtime prints where each goroutine stands, and return what it has printed in all.
 

@@ -188,6 +188,14 @@ def test_a_killed_replica_is_no_crash_and_can_be_restarted(run: Run) -> None:
     assert [event["what"] for event in run.events][-2:] == ["killed app-2", "restarted app-2"]
 
 
+def test_cpu_time(run: Run, eventually: Callable[..., Any]) -> None:
+    before = run.cpu_s("app-2")
+    eventually(lambda: run.call("GET", "/whoami", replica=2) and run.cpu_s("app-2") > before > 0, "answers that cost something")
+    run.kill("app-2")
+    with pytest.raises(LabError, match="app-2 has ended, and its CPU time with it"):
+        run.cpu_s("app-2")
+
+
 def test_a_replica_that_was_asked_to_quit_has_not_crashed(run: Run) -> None:
     assert run.threads("app-2") >= 1
     said = run.quit("app-2")

@@ -164,6 +164,19 @@ def test_threads_are_counted(stack: EmbeddedStack, tmp_path: Path, eventually: C
     assert stack.threads("many") == 0
 
 
+def test_cpu_time_is_that_of_the_whole_family(stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    burn = "import time\nwhile time.process_time() < 0.5: pass\n"
+    code = f"import subprocess, sys, threading\nburn = {burn!r}\nsubprocess.run([sys.executable, '-c', burn])\nexec(burn)\nprint('here', flush=True)\nthreading.Event().wait()"
+    stack.start_program(program("busy", code, tmp_path))
+    eventually(lambda: stack.log("busy").read_text() == "here\n", "it has worked")
+    used = stack.cpu_s("busy")
+    assert used is not None
+    assert 0.9 < used < 1.6, "half a second of its own, half a second of its child's, and two starts of Python"
+    assert stack.cpu_s("busy") == pytest.approx(used, abs=0.02), "waiting does not count"
+    stack.kill("busy")
+    assert stack.cpu_s("busy") is None
+
+
 def test_a_quit_lets_it_speak_and_ends_it_all_the_same(
     stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,9 @@ class Stack(Protocol):
     def threads(self, name: str) -> int:
         """How many threads of the operating system it has now, by the kernel."""
 
+    def cpu_s(self, name: str) -> float | None:
+        """Seconds of CPU, user and system, that it and all below it have used since its start, by the kernel; None when it has ended."""
+
     def quit(self, name: str) -> None:
         """SIGQUIT, and SIGKILL if that has not ended it within `QUIT_WITHIN_S`; returns when it is gone."""
 

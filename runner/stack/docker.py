@@ -336,6 +336,11 @@ class DockerStack:
             return 0
         return sum(int(line[listed["Titles"].index("NLWP")]) for line in listed["Processes"])
 
+    def cpu_s(self, name: str) -> float | None:
+        """Seconds of CPU that its container has used since its start; None when it has ended."""
+        usage = self._api.stats(self._id(name), stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]["total_usage"]
+        return usage / 1e9 if usage and self.exit_code(name) is None else None  # 0 when its end has not been told yet
+
     def quit(self, name: str) -> None:
         """SIGQUIT, and SIGKILL if it still runs after that."""
         from docker.errors import APIError

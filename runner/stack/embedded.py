@@ -1,5 +1,6 @@
 """The embedded backend: real servers, peers and replicas as child processes on free loopback ports. Not a sandbox."""
 
+import contextlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -175,6 +176,18 @@ class EmbeddedStack:
             return int(psutil.Process(self.pid(name)).num_threads())
         except psutil.NoSuchProcess:
             return 0
+
+    def cpu_s(self, name: str) -> float | None:
+        """Seconds of CPU that it and all below it have used since its start, in steps of 10 ms; None when it has ended."""
+        try:
+            process = psutil.Process(self.pid(name))
+            used = 0.0
+            for child in process.children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile, and is among what its parent has waited for
+                    used += sum(child.cpu_times()[:4])
+            return used + sum(process.cpu_times()[:4])  # user, system, and both of the children that it has waited for
+        except psutil.NoSuchProcess:
+            return None
 
     def quit(self, name: str) -> None:
         """SIGQUIT, and SIGKILL if it still runs after that."""

@@ -114,11 +114,12 @@ def test_a_program_that_was_started_ahead(stack: DockerStack, tmp_path: Path, ev
     eventually(lambda: stack.log("app-1").read_text().count("here") == 2, "its output after the restart")
 
 
-def test_threads_are_counted_and_a_quit_lets_it_speak(stack: DockerStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+def test_threads_and_cpu_time_are_counted_and_a_quit_lets_it_speak(stack: DockerStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
     code = (
         "import signal, sys, threading\n"
         "signal.signal(signal.SIGQUIT, lambda *_: (print('stacks', flush=True), sys.exit(3)))\n"
         "for _ in range(20): threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "import time\nwhile time.process_time() < 0.5: pass\n"
         "print('here', flush=True)\n"
         "signal.pause()\n"
     )
@@ -126,10 +127,14 @@ def test_threads_are_counted_and_a_quit_lets_it_speak(stack: DockerStack, tmp_pa
     assert stack.exit_code("app-1") is None
     eventually(lambda: "here" in stack.log("app-1").read_text(), "its output")
     assert stack.threads("app-1") == 21
+    used = stack.cpu_s("app-1")
+    assert used is not None
+    assert 0.4 < used < 1.6
     stack.quit("app-1")
     assert stack.exit_code("app-1") == 3
     assert "stacks" in stack.log("app-1").read_text()
     assert stack.threads("app-1") == 0
+    assert stack.cpu_s("app-1") is None
 
 
 @pytest.mark.parametrize(("submission", "code"), [("starter", 1), ("solution", 0), ("wrong/numbers-twice", 1)])
