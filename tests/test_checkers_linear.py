@@ -2,6 +2,7 @@
 
 import math
 import time
+import tracemalloc
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -250,6 +251,44 @@ def test_what_time_does_not_suffice_for_is_unknown() -> None:
     assert not found.violations
     assert str(found) == "not decided in time for 1 keys, such as None"
     assert time.monotonic() - before < 5
+
+
+def test_forty_writes_of_unknown_outcome_hide_no_wrong_answer() -> None:
+    """Any of them may have happened, and in any order: that is not gone through subset by subset."""
+    puts = [Operation(n, "put", f"u{n}", None, 0, None) for n in range(40)]
+    put, get = Operation("writer", "put", "x", None, 100, 110), Operation("reader", "get", None, "zzz", 200, 210)
+    assert check_linearizable([*puts, put, get], key_value()).verdict == "not-linearizable"
+    writes = [Operation(n, "write", n, None, 0, None) for n in range(40)]
+    known = [Operation("writer", "write", 100 + n, None, 100 + 20 * n, 110 + 20 * n) for n in range(2)]
+    stale = Operation("reader", "read", None, 100, 200, 210)
+    assert check_linearizable([*writes, *known, stale], cas_register()).verdict == "not-linearizable"
+
+
+def dear_question() -> list[Operation]:
+    """Few configurations, and three thousand ways to go on from each."""
+    puts = [Operation(n, "put", f"u{n}", None, 0, None) for n in range(3000)]
+    return [*puts, Operation("reader", "get", None, "zzz", 200, 210)]
+
+
+def test_time_is_heeded_where_a_configuration_is_dear() -> None:
+    found = search_order(key_value(), dear_question(), until_s=time.monotonic())
+    assert (found.is_linearizable, found.configurations) == (None, 1)
+
+
+def test_what_is_put_off_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.checkers.search.PENDING", 1000)
+    assert search_order(key_value(), dear_question()).is_linearizable is None
+
+
+def test_a_thousand_writes_of_unknown_outcome_that_nobody_read_cost_little() -> None:
+    unknown = [Operation(n, "write", n, None, 0, None) for n in range(1000)]
+    known = [Operation("writer", "write", 1000 + n, None, 10 * n, 10 * n + 5) for n in range(1000)]
+    tracemalloc.start()
+    try:
+        assert search_order(cas_register(), [*unknown, *known]).is_linearizable
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_key_without_an_answer_hides_no_violation_of_another() -> None:

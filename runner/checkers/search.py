@@ -11,21 +11,28 @@ Four shortcuts lose no order:
 - of equal operations the one that is answered first takes effect first;
 - an operation of unknown outcome that would change nothing did not happen;
 - where a configuration failed, so does one that differs only in having used up more operations of unknown outcome.
+
+The last one needs those that used up fewer to be tried first: otherwise every subset of the unknown ones is gone through. So what
+nobody answered is put off until the answered operations lead no further, and then the configurations that used up fewest go on.
 """
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
 from runner.checkers.operations import Action, Model, Operation
 
-CONFIGURATIONS = 1 << 18  # remembered at most: about 350 MB with 24 operations at once, less with fewer
+CONFIGURATIONS = 1 << 18  # remembered at most: about 350 MB with 24 operations at once, and 32 KB for each one of unknown outcome
+PENDING = 1 << 20  # to be looked at, at most: about 160 MB
 NOTHING: Mapping[Action, float] = MappingProxyType({})
-LOOK_AT_CLOCK = 255  # every so many configurations, as a mask
+LOOK_AT_CLOCK = 4096  # after so many steps and comparisons: one configuration may cost thousands
+Choice = tuple[int, int]  # bit and action number
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +49,15 @@ class Found:
 
 
 class Answer(NamedTuple):
-    """The answer of one operation and what is under way when it comes; (bit, action number) of each. Bit 0: nobody's, just an instant."""
+    """The answer of one operation and what is under way when it comes. Bit 0: nobody's, just an instant."""
 
     bit: int
     action: int
     is_read: bool
-    reads: tuple[tuple[int, int], ...]
-    changes: tuple[tuple[int, int], ...]  # the one answered first comes first; without the answered one
-    unknowns: tuple[tuple[int, int], ...]  # bits of a space of their own
-    anytime: tuple[int, ...]  # actions that may happen here as often as one likes
+    reads: tuple[Choice, ...]
+    changes: tuple[Choice, ...]  # the one answered first comes first; without the answered one
+    unknowns: int  # so many of those of unknown outcome had been called
+    over: int  # so many of what may happen any number of times were over
 
 
 class Steps:
@@ -113,17 +120,30 @@ def search_order(
     steps = Steps(model)
     answered = by_answer(operations)
     instants = merge_instants(answered, anytime)
-    plan, answers = plan_answers(steps, operations, instants, anytime), list[Answer]()
+    limits = sorted(((last_ns, steps.action(action)) for action, last_ns in anytime.items()), key=itemgetter(0))
+    unknowns: list[Choice] = []
+    plan, answers = plan_answers(steps, operations, instants, [last_ns for last_ns, _ in limits], unknowns), list[Answer]()
     follow, last = steps.follow, len(instants)
     tried: list[dict[tuple[int, int], list[int]]] = [{} for _ in instants]
     stack = [(0, 0, 0, steps.state(start)) for start in ((model.initial,) if starts is None else starts)]
-    furthest = count = 0
-    while stack:
+    late: list[tuple[int, int, int, int, int, int, int]] = []  # a heap of what was tried, but not with what nobody answered
+    furthest = count = work = 0
+    while stack or late:
+        if count >= at_most or len(stack) > PENDING or (work >= LOOK_AT_CLOCK and time.monotonic() > until_s):
+            return Found(None, configurations=count)
+        work %= LOOK_AT_CLOCK
+        if late and (not stack or late[0][:2] < (-stack[-1][0], -stack[-1][1].bit_count())):
+            back, _, _, _, early, used, state = heappop(late)
+            answer = answers[-back]
+            others = [(0, action) for _, action in limits[answer.over :]] + unused(unknowns[: answer.unknowns], used)
+            stack += [(-back, early, used | other_bit, new) for other_bit, other in others for new in follow(other, state) if new != state]
+            work += 1 + answer.unknowns + len(others)
+            continue
         place, early, used, state = stack.pop()
         while place < last:
             if place == len(answers):  # planned as far as the search gets: a failure is often early
                 answers.append(next(plan))
-            bit, action, is_read, reads, changes, unknowns, anytimes = answers[place]
+            bit, action, is_read, reads, changes, called, over = answers[place]
             for read_bit, read in reads:
                 if not early & read_bit and follow(read, state):
                     early |= read_bit
@@ -135,25 +155,16 @@ def search_order(
             return Found(True, configurations=count)
         furthest = max(furthest, place)
         failed = tried[place].setdefault((early, state), [])
+        work += 1 + len(failed) + len(changes)
         if any(fewer & used == fewer for fewer in failed):
             continue
         failed.append(used)
         count += 1
-        if count >= at_most or (not count & LOOK_AT_CLOCK and time.monotonic() > until_s):
-            return Found(None, configurations=count)
+        if called or over < len(limits):
+            heappush(late, (-place, -early.bit_count(), used.bit_count(), -count, early, used, state))
         # The stack is last in, first out: what is likeliest to lead on goes in last.
-        for other in anytimes:
-            stack += [(place, early, used, new) for new in follow(other, state) if new != state]
-        seen = set()
-        for other_bit, other in unknowns:
-            if not used & other_bit and other not in seen:
-                seen.add(other)
-                stack += [(place, early, used | other_bit, new) for new in follow(other, state) if new != state]
-        seen = {action} if bit else set()
-        for other_bit, other in changes:
-            if not early & other_bit and other not in seen:
-                seen.add(other)
-                stack += [(place, early | other_bit, used, new) for new in follow(other, state)]
+        others = [choice for choice in unused(changes, early) if choice[1] != action]
+        stack += [(place, early | other_bit, used, new) for other_bit, other in others for new in follow(other, state)]
         if not is_read:
             stack += [(place + 1, early, used, new) for new in (follow(action, state) if bit else (state,))]
     refused = instants[furthest][1]
@@ -161,6 +172,15 @@ def search_order(
     meanwhile = [place for place in range(furthest + 1) if instants[place][0] >= refused.call_ns]
     states = dict.fromkeys(steps.states[state] for place in meanwhile for _, state in tried[place])
     return Found(False, refused, tuple(states), count)
+
+
+def unused(choices: Sequence[Choice], used: int) -> list[Choice]:
+    """The first of each action that was not used up."""
+    first: dict[int, int] = {}
+    for bit, action in choices:
+        if not used & bit:
+            first.setdefault(action, bit)
+    return [(bit, action) for action, bit in first.items()]
 
 
 def by_answer(operations: Sequence[Operation]) -> list[Operation]:
@@ -178,15 +198,20 @@ def merge_instants(answered: Sequence[Operation], anytime: Mapping[Action, float
 
 
 def plan_answers(
-    steps: Steps, operations: Sequence[Operation], instants: Sequence[tuple[float, Operation | None]], anytime: Mapping[Action, float]
+    steps: Steps,
+    operations: Sequence[Operation],
+    instants: Sequence[tuple[float, Operation | None]],
+    ends: Sequence[float],
+    unknowns: list[Choice],
 ) -> Iterator[Answer]:
-    """Each answer with what is under way. A call at the very instant of an answer counts as before it, which blames nobody."""
+    """Each answer with what is under way, where something ends at each of `ends`. Fills `unknowns` as it goes, once for all answers.
+
+    A call at the very instant of an answer counts as before it, which blames nobody.
+    """
     calls = sorted(operations, key=attrgetter("call_ns"), reverse=True)
     rank = {id(operation): place for place, (_, operation) in enumerate(instants)}
-    limits = [(last_ns, steps.action(action)) for action, last_ns in anytime.items()]
-    changes: dict[int, tuple[int, int]] = {}  # rank -> (bit, action)
-    reads: dict[int, tuple[int, int]] = {}
-    unknowns: list[tuple[int, int]] = []
+    changes: dict[int, Choice] = {}  # rank -> (bit, action)
+    reads: dict[int, Choice] = {}
     free: list[int] = []  # bits of answered operations, to be used again: the masks stay as short as the concurrency
     size = 0
     for place, (instant, operation) in enumerate(instants):
@@ -203,9 +228,9 @@ def plan_answers(
                 bit, size = 1 << size, size + 1
             (reads if steps.is_read[action] else changes)[rank[id(called)]] = bit, action
         is_read = place in reads
-        bit, action = reads[place] if is_read else changes.pop(place) if operation else (0, 0)
-        possible = tuple(action for last_ns, action in limits if last_ns >= instant) if limits else ()
-        yield Answer(bit, action, is_read, tuple(reads.values()), tuple([changes[other] for other in sorted(changes)]), tuple(unknowns), possible)
+        bit, action = reads[place] if is_read else changes.pop(place) if operation else (0, -1)
+        under_way = tuple([changes[other] for other in sorted(changes)])
+        yield Answer(bit, action, is_read, tuple(reads.values()), under_way, len(unknowns), bisect_left(ends, instant))
         if operation:
             reads.pop(place, None)
             free.append(bit)
