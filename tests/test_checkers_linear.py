@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from runner.checkers.diagram import draw_operations, draw_violation
+from runner.checkers.diagram import draw_operations, draw_violation, explain_core
 from runner.checkers.linear import NotLinearizable, check_linearizable
 from runner.checkers.models import cas_register, counter, key_value, lock, register, set_of
 from runner.checkers.operations import UNKNOWN, Action, Model, Operation
 from runner.checkers.orders import possible_orders
 from runner.checkers.search import search_order
-from runner.checkers.shrink import shrink_violation
+from runner.checkers.shrink import Core, shrink_violation
 
 HISTORIES = 10_000
 MS = 1_000_000
@@ -490,3 +490,36 @@ def test_where_no_moment_is_quiet_the_latest_are_drawn() -> None:
         "Between its call and its answer the counter can only have been 40.",
         "Not drawn: 29 operations that count, most of them before.",
     ]
+
+
+def test_where_time_ran_out_the_refused_operation_is_drawn_all_the_same() -> None:
+    """What was answered after it is there then, and more than there is room for."""
+    *adds, read = hard_question()
+    late = [replace(add, return_ns=101 + bit) for bit, add in enumerate(adds)]
+    drawn = draw_violation(NotLinearizable(None, counter(), (*late, read), read), at_most_s=0).splitlines()
+    assert [line.split()[:2] for line in drawn if line.endswith("<-- no order explains this")] == [["client", "reader"]]
+    assert "Not drawn: 13 operations that count, most of them before." in drawn
+
+
+def test_the_states_that_are_told_are_those_during_the_refused_operation() -> None:
+    """A search knows its wrong answer too, and so may end at another operation."""
+    adds = [Operation("a", "add", 1, None, 10 * n, 10 * n + 5) for n in range(14)]
+    read, refused = Operation("b", "read", None, 15, 210, 220), Operation("c", "add", 1, 99, 200, 300)
+    assert explain_core(Core(counter(), (*adds, read, refused), refused, (), (0,))) == ["None of the orders of these operations has a place for it."]
+    states = explain_core(Core(counter(), (*adds, replace(read, result=14), refused), refused, (), (0,)))
+    assert states == ["Between its call and its answer the counter can only have been 14."]
+
+
+def test_orders_are_not_looked_for_for_long() -> None:
+    """Where thousands of writes are left out there are thousands of ways into every state."""
+    steps = 0
+
+    def step(state: Hashable, action: Action) -> Sequence[Hashable]:
+        nonlocal steps
+        steps += 1
+        return list(register().step(state, action))
+
+    writes = [Operation("a", "write", n, None, 0, 10) for n in range(2500)]
+    shown = (Operation("a", "write", -1, None, 0, 5), Operation("a", "write", -2, None, 20, 30), Operation("b", "read", None, -1, 40, 50))
+    assert possible_orders(Core(replace(register(), step=step), shown, shown[-1], tuple(writes), (None,))) == ()
+    assert steps < 150_000

@@ -2,9 +2,11 @@
 
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 
 from runner.checkers.linear import NotLinearizable
 from runner.checkers.operations import Operation, show_value
@@ -27,13 +29,16 @@ class Lane:
 
 
 def draw_violation(violation: NotLinearizable, at_most_s: float = 2.0, width: int = WIDTH) -> str:
-    """The diagram and the reason, after at most `at_most_s` seconds of looking for the few operations that matter."""
+    """The diagram and the reason: at most `at_most_s` seconds for the few operations that matter, and about one on top for the reason."""
     core = shrink_violation(violation, at_most_s)
     name = violation.model.name if violation.key is None else f"{violation.model.name} {show_value(violation.key)}"
-    drawn = sorted(core.shown, key=lambda operation: operation.return_ns or math.inf)
-    if len(drawn) > MOST_DRAWN:  # the latest, which end with the refused one
-        late = [operation for operation in drawn if operation.return_ns is not None][-MOST_DRAWN:]
-        drawn = late + [operation for operation in drawn if operation.return_ns is None][: MOST_DRAWN // 2]
+    drawn = sorted(core.shown, key=lambda operation: math.inf if operation.return_ns is None else operation.return_ns)
+    if len(drawn) > MOST_DRAWN:  # the refused one and what was answered before it; where time ran out, there is more that came after it
+        others = [operation for operation in drawn if operation.return_ns is not None and operation is not core.refused]
+        before = bisect_right(others, core.refused.return_ns or 0, key=attrgetter("return_ns"))
+        first = max(before + 1 - MOST_DRAWN, 0)
+        unknown = [operation for operation in drawn if operation.return_ns is None][: MOST_DRAWN // 2]
+        drawn = [*others[first : first + MOST_DRAWN - 1], core.refused, *unknown]
     lines = [f"{name} is not linearizable: no order explains {core.refused}", ""]
     lines += draw_operations(drawn, core.refused, width)
     lines += ["", *explain_core(core, len(core.shown) - len(drawn))]
@@ -59,7 +64,8 @@ def explain_states(core: Core) -> list[str]:
     """What the object can have been meanwhile, and how it can have got there; nothing when that was too much to find out."""
     name, orders = core.model.name, possible_orders(core)
     if not orders:
-        states = search_core(core, Limits(time.monotonic() + FOR_STATES_S, STATES_CONFIGURATIONS)).states
+        found = search_core(core, Limits(time.monotonic() + FOR_STATES_S, STATES_CONFIGURATIONS))
+        states = found.states if found.refused is core.refused else ()  # else they are what was possible during another operation
         fits = [state for state in states if any(True for _ in core.model.step(state, core.refused.action))]
         if fits:
             return [explain_fit(core, fits)]

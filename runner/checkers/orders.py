@@ -9,6 +9,7 @@ from runner.checkers.shrink import Core, last_moments
 
 MOST_OPERATIONS = 12
 MOST_SPOTS = 5_000
+MOST_STEPS = 100_000  # a spot costs one for each operation, those left out included
 
 Spot = tuple[int, Hashable]  # which operations are done, as bits, and the state
 
@@ -44,14 +45,14 @@ def possible_orders(core: Core) -> tuple[Order, ...]:
     steps: dict[Spot, list[Step]] = {}
     moments = last_moments(core.model, core.left_out)
     before = [done_before(core.shown, operation) for operation in core.shown]
-    for spot in spots:  # grows meanwhile: breadth first, so that the first way into a spot is the shortest
+    for place, spot in enumerate(spots):  # grows meanwhile: breadth first, so that the first way into a spot is the shortest
+        if len(spots) > MOST_SPOTS or place * (len(core.shown) + len(moments)) > MOST_STEPS:
+            return ()
         for target, operation in steps_from(core, spot, before, moments):
             if target not in first:
                 first[target] = Step(spot, operation)
                 spots.append(target)
             steps.setdefault(target, []).append(Step(spot, operation))
-        if len(spots) > MOST_SPOTS:
-            return ()
     known = sum(1 << place for place, o in enumerate(core.shown) if o.return_ns is not None)
     alive = {spot for spot in spots if spot[0] & known == known}
     back = list(alive)
