@@ -298,6 +298,15 @@ def test_a_key_without_an_answer_hides_no_violation_of_another() -> None:
     assert (found.verdict, found.undecided, [v.key for v in found.violations]) == ("not-linearizable", ("hard",), ["wrong"])
 
 
+def test_a_hard_key_leaves_its_share_of_the_time_to_the_next() -> None:
+    hard = [replace(operation, key="hard") for operation in hard_question()]
+    adds = [Operation(bit, "add", 2 << bit, None, 0, 100, "wrong") for bit in range(12)]  # 2^12 sums: more than a search does in no time
+    later = [Operation("late", "add", 2, None, 200 + 10 * n, 205 + 10 * n, "wrong") for n in range(20)]
+    wrong = [*adds, Operation("reader", "read", None, 101, 0, 100, "wrong"), *later]
+    found = check_linearizable([*hard, *wrong], counter(), at_most_s=1.0)
+    assert (found.undecided, [v.key for v in found.violations]) == (("hard",), ["wrong"])
+
+
 def test_keys_do_not_touch_each_other() -> None:
     def both(first: Hashable, second: Hashable) -> list[Operation]:
         return [Operation(1, "write", 1, None, 0, 10, first), Operation(2, "read", None, None, 20, 30, second)]

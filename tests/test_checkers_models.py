@@ -140,6 +140,40 @@ def test_a_shortcut_says_what_is_certain(model: Model, operations: list[Operatio
     assert all(operation in operations for operation in judged.proof)
 
 
+def test_reads_of_a_whole_set_are_judged_without_going_through_its_elements_again() -> None:
+    """Hundreds of reads of hundreds of elements: an element is looked at a few times, not once for each read."""
+
+    class Counted:
+        looks = 0
+
+        def __hash__(self) -> int:
+            Counted.looks += 1
+            return id(self)
+
+    elements = [Counted() for _ in range(300)]
+    adds = [Operation(1, "add", element, None, n, n) for n, element in enumerate(elements)]
+    reads = [Operation(2, "read", None, frozenset(elements), 1000 + n, 1000 + n) for n in range(300)]
+    removed = [Operation(3, "remove", element, None, 2000 + n, 2000 + n) for n, element in enumerate(elements)]
+    empty = [Operation(2, "read", None, frozenset(), 3000 + n, 3000 + n) for n in range(300)]
+    Counted.looks = 0
+    assert set_of().shortcut([*adds, *reads, *removed, *empty]).is_linearizable is None
+    assert Counted.looks < 20 * len(elements)
+
+
+@pytest.mark.parametrize(
+    ("reads", "is_linearizable"),
+    [
+        ([read(A, 20, 30), read(frozenset(), 60, 70)], None),
+        ([read(frozenset(), 60, 70), read(frozenset(), 20, 30)], False),
+        ([read(frozenset(), 20, 90), read(frozenset(), 30, 40)], False),  # the first one is excused, and not the second
+        ([read(A | B, 5, 30), read(A | B, 2, 4)], False),  # what had begun for one had not for another
+    ],
+)
+def test_each_read_of_a_set_is_judged_by_its_own_times(reads: list[Operation], *, is_linearizable: bool | None) -> None:
+    add_b = Operation(3, "add", "b", None, 5, 95)
+    assert set_of().shortcut([ADD_A, REMOVE_A, add_b, *reads]).is_linearizable is is_linearizable
+
+
 @pytest.mark.parametrize(
     ("operation", "shown"),
     [

@@ -60,9 +60,10 @@ class Linearity:
 
 
 def check_linearizable(operations: Iterable[Operation], model: Model, at_most_s: float = 10.0) -> Linearity:
-    """Judge the operations of each key against one object of its own, for at most `at_most_s` seconds in all.
+    """Judge the operations of each key against one object of its own, for about `at_most_s` seconds in all.
 
-    Keys with few operations come first. A key that time does not suffice for is undecided, never blamed or passed.
+    Keys with few operations come first, and each may take an even share of the time that is left. One that this does not suffice for
+    is undecided, never blamed or passed.
     A check: `lab.require(found.is_decided, str(found))`, then `assert not found.violations, draw_violation(found.violations[0])`.
     Raises ValueError for an operation that ends before it starts, that cannot be hashed, or that the model does not know.
     """
@@ -76,8 +77,10 @@ def check_linearizable(operations: Iterable[Operation], model: Model, at_most_s:
     for key, own in groups.items():
         if len(set(map(id, own))) < len(own):
             raise ValueError(f"key {key}: the same operation is there twice; make one Operation a request")
-    for key, own in sorted(groups.items(), key=lambda group: len(group[1])):
-        answer, violation = judge_key(key, own, model, until_s)
+    ordered = sorted(groups.items(), key=lambda group: len(group[1]))
+    for place, (key, own) in enumerate(ordered):
+        now_s = time.monotonic()
+        answer, violation = judge_key(key, own, model, now_s + (until_s - now_s) / (len(ordered) - place))
         if violation is not None:
             violations.append(violation)
         elif answer is None:
@@ -99,7 +102,7 @@ def judge_key(key: Hashable, operations: Sequence[Operation], model: Model, unti
     """One key: what is cheap and exact first, then the search."""
     shortcut = model.shortcut(operations)
     if shortcut.is_linearizable is False:
-        return False, refute_early(key, operations, model)
+        return False, refute_early(key, operations, model, until_s)
     if shortcut.is_linearizable:
         return True, None
     found = search_order(model, operations, until_s=until_s)
@@ -109,19 +112,22 @@ def judge_key(key: Hashable, operations: Sequence[Operation], model: Model, unti
     return False, NotLinearizable(key, model, tuple(o for o in operations if o.call_ns <= end), found.refused)
 
 
-def refute_early(key: Hashable, operations: Sequence[Operation], model: Model) -> NotLinearizable:
-    """The smallest prefix that the model's shortcut refutes: a prefix of what can be explained can be explained, so halving finds it."""
+def refute_early(key: Hashable, operations: Sequence[Operation], model: Model, until_s: float) -> NotLinearizable:
+    """A prefix that the model's shortcut refutes, and that one answer less would not be, unless time runs out.
+
+    A prefix of what can be explained can be explained, so halving finds it.
+    """
     answered = by_answer(operations)
     low, high = 0, len(answered) - 1
-    while low < high:
+    while low < high and time.monotonic() < until_s:
         middle = (low + high) // 2
         if model.shortcut(cut_after(operations, answered[middle])).is_linearizable is False:
             high = middle
         else:
             low = middle + 1
-    prefix = cut_after(operations, answered[low])
+    prefix = cut_after(operations, answered[high])
     judged = model.shortcut(prefix)
-    return NotLinearizable(key, model, prefix, answered[low], judged.proof, judged.reason)
+    return NotLinearizable(key, model, prefix, answered[high], judged.proof, judged.reason)
 
 
 def cut_after(operations: Sequence[Operation], last: Operation) -> tuple[Operation, ...]:

@@ -14,9 +14,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any
 
 from runner.checkers.operations import UNKNOWN, Action, Judgement, Model, Operation, show_value
+from runner.checkers.search import by_answer
 from runner.checkers.zones import judge_register
 
 REJECTED: tuple[Hashable, ...] = ()
@@ -199,31 +201,43 @@ def judge_counter(initial: int, operations: Sequence[Operation]) -> Judgement:
 
 
 def judge_set(initial: frozenset[Hashable], operations: Sequence[Operation]) -> Judgement:
-    """What a `read` shows was added before its answer; what was added before its call is in it, unless somebody may have removed it."""
+    """What a `read` shows was added before its answer; what was added before its call is in it, unless somebody may have removed it.
+
+    Reads are gone through as they were answered, then as they were called: what is settled for one is so for those after it.
+    """
     if has_other(operations, "read", "contains", "add", "remove"):
         return Judgement(None)
     first_call: dict[tuple[str, Hashable], Operation] = {}
-    added: dict[Hashable, Operation] = {}
     for operation in operations:
         what = operation.kind, operation.argument
         if what not in first_call or operation.call_ns < first_call[what].call_ns:
             first_call[what] = operation
-        if operation.kind == "add" and operation.return_ns is not None:
-            before = added.get(operation.argument)
-            if before is None or before.return_ns is None or operation.return_ns < before.return_ns:
-                added[operation.argument] = operation
-    for read in operations:
-        if read.kind != "read" or read.return_ns is None or not isinstance(read.result, frozenset):
-            continue
-        for element in read.result - initial:
+    answered = by_answer(operations)
+    added: dict[Hashable, Operation] = {}
+    for operation in answered:
+        if operation.kind == "add":
+            added.setdefault(operation.argument, operation)
+    reads = [operation for operation in answered if operation.kind == "read" and isinstance(operation.result, frozenset)]
+    begun = set(initial)
+    for read in reads:
+        for element in read.result - begun:
             add = first_call.get(("add", element))
-            if add is None or read.return_ns < add.call_ns:
+            if add is None or (read.return_ns or 0) < add.call_ns:
                 reason = f"No add of {show_value(element)} had begun when it was answered, and it is in the answer."
                 return Judgement(False, (read,) if add is None else (read, add), reason)
-        for element, add in added.items():
+            begun.add(element)
+    elements, ends = list(added), [add.return_ns or 0 for add in added.values()]
+    sure: set[Hashable] = set()
+    place = 0
+    for read in sorted(reads, key=attrgetter("call_ns")):
+        reached = bisect_left(ends, read.call_ns)
+        sure.update(elements[place:reached])
+        place = reached
+        for element in sure - read.result:
             remove = first_call.get(("remove", element))
-            is_sure = add.return_ns is not None and add.return_ns < read.call_ns and (remove is None or read.return_ns < remove.call_ns)
-            if is_sure and element not in read.result:
+            if remove is None or (read.return_ns or 0) < remove.call_ns:
                 reason = f"{show_value(element)} was added before its call and nobody asked to remove it, and it is not in the answer."
-                return Judgement(False, (add, read), reason)
+                return Judgement(False, (added[element], read), reason)
+            if remove.call_ns <= read.call_ns:
+                sure.discard(element)
     return Judgement(None)
