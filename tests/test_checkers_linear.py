@@ -428,6 +428,11 @@ def test_a_stale_read_is_drawn() -> None:
     ]
 
 
+def test_a_value_that_was_written_later_is_not_said_to_be_written_by_nobody() -> None:
+    operations = [Operation(1, "read", None, 1, 50, 60), Operation(2, "write", 1, None, 70, 80)]
+    assert "No write of 1 had begun when it was answered." in draw_violation(violation_of(operations, register())).splitlines()
+
+
 def test_an_operation_without_an_answer_is_drawn_open() -> None:
     operations = [
         Operation(1, "write", 1, None, 0, None),

@@ -115,7 +115,7 @@ ADD_A, REMOVE_A = Operation(1, "add", "a", None, 0, 10), Operation(2, "remove", 
     [
         (register(), [WRITE, read(1)], True, ""),
         (register(1), [WRITE, read(1)], None, ""),
-        (register(), [WRITE, read(7)], False, "Nobody wrote 7."),
+        (register(), [WRITE, read(7)], False, "No write of 7 had begun when it was answered."),
         (register(), [LATE_WRITE, read(1)], False, "No write of 1 had begun when it was answered."),
         (register(), [WRITE, read(None)], False, "By their times, nothing came before 1, and 1 before nothing."),
         (cas_register(), [WRITE, CAS, read(2)], None, ""),

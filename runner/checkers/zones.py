@@ -64,11 +64,9 @@ def judge_register(initial: Hashable, operations: Sequence[Operation]) -> Judgem
     for operation in operations:
         if operation.kind == "read" and operation.return_ns is not None:
             zone = zones.get(operation.result)
-            if zone is None:
-                return Judgement(False, (operation,), f"Nobody wrote {show_value(operation.result)}.")
-            if zone.write is not None and operation.return_ns < zone.write.call_ns:
-                reason = f"No write of {show_value(operation.result)} had begun when it was answered."
-                return Judgement(False, (operation, zone.write), reason)
+            if zone is None or (zone.write is not None and operation.return_ns < zone.write.call_ns):
+                proof = (operation,) if zone is None or zone.write is None else (operation, zone.write)
+                return Judgement(False, proof, f"No write of {show_value(operation.result)} had begun when it was answered.")
             zone.reads.append(operation)
     return judge_zones(list(zones.values())) if is_unique else Judgement(None)
 
