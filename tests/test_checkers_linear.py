@@ -357,6 +357,14 @@ def test_broken_operations_are_named() -> None:
     unhashable = Operation(3, "put", ["a"], None, 0, 5)
     with pytest.raises(ValueError, match=r"put\(\['a'\]\) by 3 of None: unhashable type: 'list'; make a list a tuple"):
         check_linearizable([unhashable], key_value())
+    unhashable = Operation(["p"], "write", "a", None, 0, 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"write\(a\) by \['p'\] of None: unhashable type: 'list'"):
+        check_linearizable([unhashable], register())
+    texts = [Operation(3, "put", 1, None, 0, 5), Operation(3, "append", "a", None, 10, 15)]
+    with pytest.raises(ValueError, match=r"append\(a\) to 1: unsupported operand"):
+        check_linearizable(texts, key_value())
+    with pytest.raises(ValueError, match=r"acquire\(a\) -> 1: the answer is 1, not True or False"):
+        check_linearizable([Operation(3, "acquire", "a", 1, 0, 5)], lock())
 
 
 @pytest.mark.parametrize("model", [register(), cas_register(), key_value(), counter(), lock(), set_of()])
@@ -365,6 +373,12 @@ def test_an_operation_that_a_model_does_not_know_is_not_passed_over(model: Model
     operations = [Operation(1, "swap", "a", None, 0, 5), Operation(1, "read", None, 7, 10, 15)]
     with pytest.raises(ValueError, match="has no operation"):
         check_linearizable(operations, model)
+
+
+def test_a_misspelt_operation_that_the_search_does_not_need_is_named() -> None:
+    operations = [Operation(1, "wirte", 1, None, 0, None), Operation(2, "read", None, None, 10, 15)]
+    with pytest.raises(ValueError, match="register has no operation 'wirte': one of read, write"):
+        check_linearizable(operations, register())
 
 
 def test_a_model_that_calls_a_change_a_read_is_named() -> None:

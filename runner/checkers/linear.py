@@ -70,7 +70,7 @@ def check_linearizable(operations: Iterable[Operation], model: Model, at_most_s:
     until_s = time.monotonic() + at_most_s
     groups: dict[Hashable, list[Operation]] = {}
     for operation in operations:
-        check_operation(operation)
+        check_operation(operation, model)
         groups.setdefault(operation.key, []).append(operation)
     violations: list[NotLinearizable] = []
     undecided: list[Hashable] = []
@@ -88,12 +88,14 @@ def check_linearizable(operations: Iterable[Operation], model: Model, at_most_s:
     return Linearity(tuple(violations), tuple(undecided), sum(map(len, groups.values())))
 
 
-def check_operation(operation: Operation) -> None:
-    """Raises ValueError for one that ends before it starts, or that cannot be hashed."""
+def check_operation(operation: Operation, model: Model) -> None:
+    """Raises ValueError for one that the model does not know, that ends before it starts, or that cannot be hashed."""
+    if model.kinds and operation.kind not in model.kinds:
+        raise ValueError(f"{model.name} has no operation {operation.kind!r}: one of {', '.join(model.kinds)}")
     if operation.return_ns is not None and operation.return_ns < operation.call_ns:
         raise ValueError(f"{operation} returns at {operation.return_ns} ns, before its call at {operation.call_ns} ns")
     try:
-        hash((operation.key, operation.argument, operation.result))
+        hash((operation.process, operation.key, operation.argument, operation.result))
     except TypeError as error:
         raise ValueError(f"{operation} of {operation.key}: {error}; make a list a tuple, and a set a frozenset") from None
 

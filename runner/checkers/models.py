@@ -26,13 +26,14 @@ REJECTED: tuple[Hashable, ...] = ()
 
 def register(initial: Hashable = None) -> Model:
     """`read` -> value, `write(value)`. Source: Lamport, On Interprocess Communication, 1986 (an atomic register)."""
-    return Model("register", initial, partial(step_value, "register", ("read", "write")), reads_value, partial(judge_register, initial))
+    kinds = ("read", "write")
+    return Model("register", initial, partial(step_value, "register", kinds), reads_value, partial(judge_register, initial), kinds)
 
 
 def cas_register(initial: Hashable = None) -> Model:
     """`read` -> value, `write(value)`, `cas((old, new))` -> whether `old` was there. Source: Herlihy, Wait-Free Synchronization, 1991."""
-    step = partial(step_value, "CAS register", ("read", "write", "cas"))
-    return Model("CAS register", initial, step, reads_value, partial(judge_cas_register, initial))
+    kinds = ("read", "write", "cas")
+    return Model("CAS register", initial, partial(step_value, "CAS register", kinds), reads_value, partial(judge_cas_register, initial), kinds)
 
 
 def key_value(initial: Hashable = None) -> Model:
@@ -41,12 +42,13 @@ def key_value(initial: Hashable = None) -> Model:
     `delete` may answer whether there was one. Keys do not touch each other, so a store is judged key by key: Herlihy and Wing,
     Linearizability, TOPLAS 12(3) 1990, theorem 1.
     """
-    return Model("key", initial, partial(step_value, "key", ("get", "put", "delete", "append", "cas")), reads_value)
+    kinds = ("get", "put", "delete", "append", "cas")
+    return Model("key", initial, partial(step_value, "key", kinds), reads_value, kinds=kinds)
 
 
 def counter(initial: int = 0) -> Model:
     """`read` -> number, `add(n)`; an add may answer the new number."""
-    return Model("counter", initial, step_counter, lambda action: action.kind == "read", partial(judge_counter, initial))
+    return Model("counter", initial, step_counter, lambda action: action.kind == "read", partial(judge_counter, initial), ("read", "add"))
 
 
 def lock() -> Model:
@@ -54,7 +56,7 @@ def lock() -> Model:
 
     An `acquire` answered False says that it was held; one that waited and gave up has no place in the history.
     """
-    return Model("lock", None, step_lock, lambda action: action.result is False)
+    return Model("lock", None, step_lock, lambda action: action.result is False, kinds=("acquire", "release"))
 
 
 def set_of(initial: Iterable[Hashable] = ()) -> Model:
@@ -63,7 +65,7 @@ def set_of(initial: Iterable[Hashable] = ()) -> Model:
     Where nobody reads all of it, let `key` be the element: elements do not touch each other.
     """
     start = frozenset(initial)
-    return Model("set", start, step_set, reads_set, partial(judge_set, start))
+    return Model("set", start, step_set, reads_set, partial(judge_set, start), ("add", "remove", "contains", "read"))
 
 
 def step_value(name: str, kinds: Sequence[str], state: Any, action: Action) -> tuple[Hashable, ...]:
@@ -78,7 +80,10 @@ def step_value(name: str, kinds: Sequence[str], state: Any, action: Action) -> t
         swaps = state == old
         return (new if swaps else state,) if agrees(action, swaps) else REJECTED
     if kind == "append":
-        return (argument if state is None else state + argument,)
+        try:
+            return (argument if state is None else state + argument,)
+        except TypeError as error:
+            raise ValueError(f"{action} to {state!r}: {error}") from None
     if kind == "delete":
         return (None,) if result is None or agrees(action, state is not None) else REJECTED
     return (argument,)
@@ -93,11 +98,11 @@ def reads_value(action: Action) -> bool:
 
 
 def agrees(action: Action, truth: bool) -> bool:
-    """Whether the answer to a yes-or-no question is the true one. Raises TypeError for an answer that is neither."""
+    """Whether the answer to a yes-or-no question is the true one. Raises ValueError for an answer that is neither."""
     if action.result is UNKNOWN:
         return True
-    if not isinstance(action.result, bool):
-        raise TypeError(f"{action}: the answer is {action.result!r}, not True or False")
+    if action.result is not True and action.result is not False:
+        raise ValueError(f"{action}: the answer is {action.result!r}, not True or False")
     return action.result is truth
 
 
@@ -149,15 +154,8 @@ def reads_set(action: Action) -> bool:
     return action.kind in {"read", "contains"} or action.result is False
 
 
-def has_other(operations: Iterable[Operation], *kinds: str) -> bool:
-    """Whether there is an operation that a shortcut does not know. The search then asks the model, which says so."""
-    return any(operation.kind not in kinds for operation in operations)
-
-
 def judge_cas_register(initial: Hashable, operations: Sequence[Operation]) -> Judgement:
     """A value that was read, or that a `cas` found, came from a write or a `cas` that began before that was answered."""
-    if has_other(operations, "read", "write", "cas"):
-        return Judgement(None)
     born: dict[Hashable, Operation] = {}
     for operation in operations:
         if operation.kind == "read":
@@ -179,8 +177,6 @@ def judge_cas_register(initial: Hashable, operations: Sequence[Operation]) -> Ju
 
 def judge_counter(initial: int, operations: Sequence[Operation]) -> Judgement:
     """A read lies between what was certainly added before it and what can have been added before its answer."""
-    if has_other(operations, "read", "add"):
-        return Judgement(None)
     adds = [(operation, operation.argument) for operation in operations if operation.kind == "add" and isinstance(operation.argument, int)]
     # A positive add raises the least number once it was answered, the greatest from its call; a negative one the other way round.
     answered = sorted((o.return_ns, n) for o, n in adds if o.return_ns is not None)
@@ -205,8 +201,6 @@ def judge_set(initial: frozenset[Hashable], operations: Sequence[Operation]) -> 
 
     Reads are gone through as they were answered, then as they were called: what is settled for one is so for those after it.
     """
-    if has_other(operations, "read", "contains", "add", "remove"):
-        return Judgement(None)
     first_call: dict[tuple[str, Hashable], Operation] = {}
     for operation in operations:
         what = operation.kind, operation.argument

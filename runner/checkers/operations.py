@@ -85,6 +85,7 @@ class Model:
     all that the operation could have done. States are hashable, equal states are one.
     `is_read(action)`: this action, with this result, never changes any state. It may stay `never`; the search is faster with it.
     `shortcut(operations)`: an exact and cheap judgement of one key's operations; may stay `cannot_tell`.
+    `kinds`: the operations there are, so that a misspelt one is refused also where nobody asks the model about it; none: any.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Model:
     step: Callable[[Any, Action], Iterable[Hashable]]
     is_read: Callable[[Action], bool] = never
     shortcut: Callable[[Sequence[Operation]], Judgement] = cannot_tell
+    kinds: tuple[str, ...] = ()
 
 
 def show_call(kind: str, argument: Hashable) -> str:

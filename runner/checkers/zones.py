@@ -59,8 +59,6 @@ def judge_register(initial: Hashable, operations: Sequence[Operation]) -> Judgem
                 is_unique = False
                 if before.write is not None and operation.call_ns < before.write.call_ns:
                     before.write = operation  # the first call: what a read of the value needs
-        elif operation.kind != "read":
-            return Judgement(None)  # the model says what is wrong with it
     for operation in operations:
         if operation.kind == "read" and operation.return_ns is not None:
             zone = zones.get(operation.result)
