@@ -182,6 +182,17 @@ def test_each_read_of_a_set_is_judged_by_its_own_times(reads: list[Operation], *
         (Operation("a", "read", None, None, 0, 5), "read -> nothing by a"),
         (Operation(3, "cas", (1, 2), False, 0, 5), "cas(1, 2) -> False by 3"),
         (Operation(3, "read", None, frozenset(range(12)), 0, 5), "read -> {0, 1, 10, 11, 2, 3, 4, 5, ... 12 in all} by 3"),
+        (Operation(3, "write", None, None, 0, 5), "write(nothing) by 3"),
+        (Operation(3, "put", None, None, 0, None), "put(nothing) ? by 3"),
+        (Operation(3, "delete", None, None, 0, 5), "delete by 3"),
+        (Operation(3, "delete", None, True, 0, 5), "delete -> True by 3"),
+        (Operation(3, "look", None, None, 0, 5), "look -> nothing by 3"),
+        (Operation(3, "cas", (None, 1), True, 0, 5), "cas(nothing, 1) -> True by 3"),
+        (Operation(3, "read", None, "Zoë", 0, 5), "read -> Zoë by 3"),
+        (Operation(3, "read", None, "a\nb\x1b[2J\ud800", 0, 5), r"read -> a\nb\x1b[2J\ud800 by 3"),
+        (Operation(3, "read", None, frozenset("\n"), 0, 5), r"read -> {\n} by 3"),
+        (Operation(3, "read", None, "x" * 1_000_000, 0, 5), f"read -> {'x' * 60}... by 3"),
+        (Operation(3, "read", None, "\n" * 60, 0, 5), "read -> " + r"\n" * 30 + "... by 3"),
     ],
 )
 def test_an_operation_is_shown_as_it_was_asked_and_answered(operation: Operation, shown: str) -> None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-SHOWN_ELEMENTS = 8
+SHOWN_ELEMENTS, SHOWN_CHARACTERS = 8, 60
+WRITES = {"write", "put"}  # None is a value to them
+CHANGES = {*WRITES, "delete"}  # an answer of None says nothing
 
 
 class Unknown(Enum):
@@ -28,7 +30,7 @@ class Action(NamedTuple):
     result: Any  # UNKNOWN when nobody saw it
 
     def __str__(self) -> str:
-        return show_call(self.kind, self.argument) + show_result(self.argument, self.result)
+        return show_call(self.kind, self.argument) + show_result(self.kind, self.argument, self.result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +100,33 @@ class Model:
 
 def show_call(kind: str, argument: Hashable) -> str:
     """An operation as it was asked for: `cas(1, 2)`."""
-    if argument is None:
+    if argument is None and kind not in WRITES:
         return kind
-    shown = ", ".join(map(str, argument)) if isinstance(argument, tuple) else show_value(argument)
+    shown = ", ".join(map(show_value, argument)) if isinstance(argument, tuple) else show_value(argument)
     return f"{kind}({shown})"
 
 
-def show_result(argument: Hashable, result: Hashable) -> str:
+def show_result(kind: str, argument: Hashable, result: Hashable) -> str:
     """Its answer; none for a bare acknowledgement, which says nothing."""
-    if result is None and argument is not None:
+    if result is None and (argument is not None or kind in CHANGES):
         return ""
     return f" {result}" if result is UNKNOWN else f" -> {show_value(result)}"
 
 
 def show_value(value: object) -> str:
-    """A value as a person reads it."""
+    """A value as a person reads it: one line, however long it is and whatever is in it."""
     if value is None:
         return "nothing"
     if isinstance(value, frozenset):
-        shown = sorted(map(str, value))
-        return "{" + ", ".join(shown[:SHOWN_ELEMENTS]) + (f", ... {len(shown)} in all" if len(shown) > SHOWN_ELEMENTS else "") + "}"
-    return str(value)
+        shown = list(map(show_text, sorted(map(str, value))[:SHOWN_ELEMENTS]))
+        return "{" + ", ".join(shown) + (f", ... {len(value)} in all" if len(value) > SHOWN_ELEMENTS else "") + "}"
+    return show_text(str(value))
+
+
+def show_text(text: str) -> str:
+    """The beginning of a text; where anything in it would not print, as Python writes it between quotes."""
+    shown = text[:SHOWN_CHARACTERS]
+    if not shown.isprintable():
+        shown = shown.encode("unicode_escape").decode()
+    is_cut = max(len(text), len(shown)) > SHOWN_CHARACTERS
+    return shown[:SHOWN_CHARACTERS] + ("..." if is_cut else "")
