@@ -52,6 +52,11 @@ def test_mine_must_pass(kit: "Kit", tmp_path: "Path") -> None:
     assert "| hits | mine | yes: 1 of 1 |" in page.read_text()
 
 
+def test_these_tests_write_into_no_summary_of_ci(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary-of-the-job.md")
+    assert "GITHUB_STEP_SUMMARY" not in request.getfixturevalue("kit").environment
+
+
 def test_a_shard_of_mine(kit: "Kit") -> None:
     take(kit, "hits", "solution")
     take(kit, "unsure", "starter")
