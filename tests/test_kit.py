@@ -120,3 +120,12 @@ def test_examples_name_labs_that_exist() -> None:
     for path in [ROOT / "README.md", ROOT / "Makefile", ROOT / "runner" / "cli.py"]:
         for name in re.findall(r"(?:NAME=|labs (?:run|hint|verify|load) )([a-z][a-z-]+[a-z])\b", path.read_text()):
             assert name in names | {"topic"}, f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("line", ["", "b.log linearizable"])
+def test_a_line_that_answers_for_no_recorded_history_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "expected.tsv").write_text(f"a.log\tlinearizable\n{line}\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/conformance", f"--vectors={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
+    assert f"expected.tsv, line 2: {line!r}" in done.stderr

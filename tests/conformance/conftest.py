@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 ANSWERS = "expected.tsv"
+VECTORS = pytest.StashKey[list[tuple[Path, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,13 +19,23 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("tests/conformance has no histories to judge\n\nhint: say where they are: pytest tests/conformance --vectors DIR")
     if not (folder / ANSWERS).is_file():
         raise pytest.UsageError(f"--vectors {folder}: there is no {ANSWERS} in it\n\nhint: a line `file<TAB>verdict` for each history beside it")
+    config.stash[VECTORS] = read_answers(folder)
+
+
+def read_answers(folder: Path) -> list[tuple[Path, str]]:
+    """Each history and its verdict."""
+    rows = []
+    for number, line in enumerate((folder / ANSWERS).read_text().splitlines(), 1):
+        fields = line.split("\t")
+        if len(fields) != 2:
+            raise pytest.UsageError(f"{folder / ANSWERS}, line {number}: {line!r}\n\nhint: a line is `file<TAB>verdict`")
+        rows.append((folder / fields[0], fields[1]))
+    return rows
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a history, and one of all."""
-    folder = metafunc.config.getoption("--vectors")
-    rows = [line.split("\t") for line in (folder / ANSWERS).read_text().splitlines()]
-    vectors = [(folder / name, verdict) for name, verdict in rows]
+    vectors = metafunc.config.stash[VECTORS]
     if "vectors" in metafunc.fixturenames:
         metafunc.parametrize("vectors", [vectors], ids=["all"])
     elif "vector" in metafunc.fixturenames:
