@@ -102,6 +102,19 @@ def test_a_violation_says_what_came_in_whose_place(applied: list[int], sent: int
     assert [str(v) for v in find_out_of_order([("o", version) for version in applied], {"o": sent})] == [said]
 
 
+@pytest.mark.parametrize(
+    ("applied", "said"),
+    [
+        ([1, 3], "o: 3 was applied, 2 never (1, 3)"),
+        ([1, 10**18], f"o: {10**18} was applied, 2 never (1, {10**18})"),  # a time is no version, and no reason to count up to it
+        ([1, 2, 0], "o: 0 was applied, and versions count from 1 (1, 2, 0)"),
+        ([-1, 1], "o: -1 was applied, and versions count from 1 (-1, 1)"),
+    ],
+)
+def test_of_what_was_sent_nothing_is_said_where_nobody_knows_it(applied: list[int], said: str) -> None:
+    assert [str(v) for v in find_out_of_order([("o", version) for version in applied])] == [said]
+
+
 def test_a_key_that_nobody_sent_is_found() -> None:
     assert find_out_of_order([("ghost", 1)], {}) == [OutOfOrder("ghost", None, 1, (1,))]
 

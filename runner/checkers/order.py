@@ -6,6 +6,7 @@ regress.
 
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 SHOWN_VERSIONS = 12
@@ -25,6 +26,8 @@ class OutOfOrder:
             what = f"{self.seen} was applied and never sent"
         elif self.seen is None:
             what = f"{self.expected} was never applied"
+        elif self.seen < 1:
+            what = f"{self.seen} was applied, and versions count from 1"
         elif self.expected in self.first_applications:
             what = f"{self.seen} was applied before {self.expected}"
         else:
@@ -64,23 +67,27 @@ def find_out_of_order(
     found = []
     for key, versions in firsts.items():
         seen = [version for version in versions if (key, version) not in skipped]
-        top = sent.get(key, 0) if sent is not None else max(seen, default=0)
-        violation = compare_order(key, [version for version in range(1, top + 1) if (key, version) not in skipped], seen, tuple(versions))
+        top = None if sent is None else sent.get(key, 0)
+        violation = compare_order(key, top, skipped, seen, tuple(versions))
         if violation:
             found.append(violation)
     return found
 
 
-def compare_order(key: Hashable, due: list[int], seen: list[int], firsts: tuple[int, ...]) -> OutOfOrder | None:
-    """The first place where `seen` differs from `due`."""
-    for expected, version in zip(due, seen, strict=False):
-        if expected != version:
-            return OutOfOrder(key, expected if version in set(due) else None, version, firsts)
-    if len(seen) > len(due):
-        return OutOfOrder(key, None, seen[len(due)], firsts)
-    if len(seen) < len(due):
-        return OutOfOrder(key, due[len(seen)], None, firsts)
-    return None
+def compare_order(
+    key: Hashable, top: int | None, skipped: Collection[tuple[Hashable, int]], seen: Iterable[int], firsts: tuple[int, ...]
+) -> OutOfOrder | None:
+    """The first place where `seen` leaves 1..`top` without the skipped ones; None: nobody knows where it ends.
+
+    It is counted up, never written out: a version is what the app says, and may be a time in nanoseconds.
+    """
+    numbers = (number for number in count(1) if (key, number) not in skipped)
+    for version, due in zip(seen, numbers, strict=False):
+        if version != due or (top is not None and due > top):
+            was_sent = top is None or 1 <= version <= top
+            return OutOfOrder(key, due if was_sent else None, version, firsts)
+    due = next(numbers)
+    return None if top is None or due > top else OutOfOrder(key, due, None, firsts)
 
 
 def find_regressions(applied: Iterable[tuple[Hashable, int]]) -> list[Regression]:
