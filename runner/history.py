@@ -198,10 +198,6 @@ class History:
         # The slack keeps 0.07 * 100 == 7.000000000000001 at rank 7.
         return latencies[max(math.ceil(q * len(latencies) - 1e-9), 1) - 1]
 
-    def spans(self) -> list[tuple[int, int]]:
-        """(start_ns, end_ns) of each record: what the interval and rate checkers take."""
-        return [(record.start_ns, record.end_ns) for record in self.records]
-
     @property
     def longest_stall_s(self) -> float:
         """The canary's longest oversleep in seconds; 0 when it never overslept by more than the recorder tolerates."""

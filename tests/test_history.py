@@ -205,7 +205,6 @@ def test_shares_and_counts(mixed: History) -> None:
     assert mixed.outcomes() == {"ok": 2, "fail": 1, "unknown": 1}
     assert mixed.ok_share() == 0.5
     assert mixed.duration_s == pytest.approx(0.06)
-    assert mixed.spans()[0] == (0, 10 * MS)
     assert (len(mixed), bool(mixed), bool(History())) == (4, True, False)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 Move = tuple[Hashable, Hashable, int]  # source, target, amount
 
-STATES = 1 << 18  # partial sums held for one half of a component: about 0.2 s and 30 MB
+STATES = 1 << 18  # partial sums held for one half of a component: about 0.2 s and 30 MB, and above 100 MB where dozens of accounts make each sum long
 
 
 def explain_difference(missing: Mapping[Any, int], moves: Sequence[Move], states: int = STATES) -> tuple[set[Hashable], int]:
