@@ -59,7 +59,7 @@ def shrink_violation(violation: NotLinearizable, at_most_s: float = 2.0) -> Core
     if violation.proof and core.refused is refused:
         core = without(core, [o for o in operations if o is not refused and all(o is not other for other in violation.proof)])
     core = leave_out(core, replace(limits, until_s=now_s + at_most_s / 2))
-    return cut_window(core, limits) if len(core.shown) > FEW else show_cause(core)
+    return cut_window(core, limits) if len(core.shown) > FEW else show_cause(core, limits)
 
 
 def smallest_prefix(core: Core, limits: Limits) -> tuple[Core, int]:
@@ -133,13 +133,13 @@ def last_moments(model: Model, operations: Iterable[Operation]) -> dict[Action, 
     return moments
 
 
-def show_cause(core: Core) -> Core:
+def show_cause(core: Core, limits: Limits) -> Core:
     """Show too what could have led to the refused answer, though at another time: the latest change after which it would fit.
 
     What is shown fails all the more when one more of its operations has to happen at its own time.
     """
     model, refused = core.model, core.refused
-    states = [model.initial, *search_core(core, Limits(math.inf, SLACK)).states]
+    states = [model.initial, *search_core(core, replace(limits, configurations=SLACK)).states]
 
     def leads_there(operation: Operation) -> bool:
         after = {new for state in states for new in model.step(state, operation.action) if new != state}
