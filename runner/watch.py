@@ -104,6 +104,8 @@ def watch(lab: Lab, backend: str) -> int:
                     print("\n".join(changes_from_starter(lab)) or "nothing differs from the starter", flush=True)
                 elif key == "r" or now != known:
                     known = settle(folder)
+                    if warm.process.poll() is not None:  # what it died of has been told, and may be mended now
+                        warm = WarmRun(lab, backend)
                     report = warm.go()
                     for line in describe_change(last, report) if last and report else ():
                         print(line)

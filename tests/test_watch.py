@@ -1,5 +1,6 @@
 """`labs watch`: a verdict at each save."""
 
+import contextlib
 import os
 import pty
 import signal
@@ -17,6 +18,8 @@ from runner.watch import describe_change, snapshot, worst_values
 
 if TYPE_CHECKING:
     from conftest import Kit
+
+Processes = Callable[[], list[psutil.Process]]
 
 
 def heed_interrupts() -> None:
@@ -68,19 +71,24 @@ def watching(kit: "Kit") -> Iterator[Watching]:
     one.end()
 
 
-def is_warm(kit: "Kit", runs: int) -> Callable[[], bool]:
-    """Whether the run after `runs` judged ones stands ready."""
-    folder = kit.root / ".labs" / "runs"
-    return lambda: folder.is_dir() and len(list(folder.iterdir())) == runs + 1
+def is_warm(processes: Processes) -> bool:
+    """Whether a run stands ready: the last that it starts ahead, the app's Python, is there."""
+    for process in processes():
+        with contextlib.suppress(psutil.Error):  # it may end while we look
+            if any(word.endswith("/prestart.py") for word in process.cmdline()):
+                return True
+    return False
 
 
-def test_each_save_is_judged_and_what_changed_is_said(watching: Watching, kit: "Kit", eventually: Callable[..., Any]) -> None:
+def test_each_save_is_judged_and_what_changed_is_said(
+    watching: Watching, kit: "Kit", eventually: Callable[..., Any], processes: Processes
+) -> None:
     eventually(lambda: "save to judge it" in watching.text, "the greeting")
-    eventually(is_warm(kit, 0), "the first warm run")
+    eventually(lambda: is_warm(processes), "the first warm run")
     mine = kit.root / "my" / "hits" / "app.py"
     mine.write_text(mine.read_text() + "\n# saved\n")
     eventually(lambda: "FAIL  hits   mine" in watching.text and "watching my/hits/   h hint" in watching.text, "the verdict of the starter", 30)
-    eventually(is_warm(kit, 1), "the second warm run")
+    eventually(lambda: is_warm(processes), "the second warm run")
     mine.write_text((kit.lab("hits") / "solution" / "app.py").read_text())
     eventually(lambda: "PASS  hits   mine" in watching.text, "the verdict of the solution", 30)
     eventually(lambda: "next: make debrief NAME=hits: " in watching.text, "what to do after a PASS")
@@ -93,20 +101,31 @@ def test_each_save_is_judged_and_what_changed_is_said(watching: Watching, kit: "
     assert watching.process.wait(30) == 0
 
 
-def test_ctrl_c_ends_it(watching: Watching, kit: "Kit", eventually: Callable[..., Any], processes: Callable[[], list[psutil.Process]]) -> None:
-    eventually(is_warm(kit, 0), "the first warm run")
+def test_ctrl_c_ends_it(watching: Watching, eventually: Callable[..., Any], processes: Processes) -> None:
+    eventually(lambda: is_warm(processes), "the first warm run")
     watching.process.send_signal(signal.SIGINT)
     assert watching.process.wait(30) == 0, "nothing was judged"
     eventually(lambda: not processes(), "the end of all it started")
 
 
-def test_a_killed_watcher_leaves_nothing(
-    kit: "Kit", watching: Watching, eventually: Callable[..., Any], processes: Callable[[], list[psutil.Process]]
-) -> None:
-    eventually(is_warm(kit, 0), "the first warm run")
+def test_a_killed_watcher_leaves_nothing(watching: Watching, eventually: Callable[..., Any], processes: Processes) -> None:
+    eventually(lambda: is_warm(processes), "the first warm run")
     watching.process.kill()
     watching.process.wait()
     eventually(lambda: not processes(), "the end of all it started")
+
+
+def test_a_save_is_judged_where_the_run_that_stood_ready_had_died(kit: "Kit", eventually: Callable[..., Any]) -> None:
+    kit.edit("microservices/hits/test_lab.py", "import pytest", "import pytest\nimport no_such_module")
+    watching = Watching(kit)
+    try:
+        eventually(lambda: "No module named 'no_such_module'" in watching.text, "why it died", 30)
+        kit.edit("microservices/hits/test_lab.py", "import no_such_module", "")
+        mine = kit.root / "my" / "hits" / "app.py"
+        mine.write_text(mine.read_text() + "\n# saved\n")
+        eventually(lambda: "FAIL  hits   mine" in watching.text, "the verdict", 30)
+    finally:
+        watching.end()
 
 
 def check(outcome: str, **values: float) -> dict[str, Any]:
@@ -127,7 +146,9 @@ def test_the_worst_of_several_values_counts() -> None:
     assert worst_values(one) == {"loads": (2, "at most 2")}
 
 
-def test_a_file_that_is_replaced_meanwhile(tmp_path: Path) -> None:
+def test_a_file_that_is_replaced_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "app.py").write_text("x")
+    assert list(snapshot(tmp_path)) == ["app.py"]
+    monkeypatch.setattr("runner.watch.text_files", lambda _: {"app.py", ".app.py.swp"})  # it was there a moment ago
     assert list(snapshot(tmp_path)) == ["app.py"]
     assert snapshot(tmp_path / "gone") == {}
