@@ -80,6 +80,8 @@ def judge_submission(order: Order, ahead: HeadStart | None = None) -> int:
     if is_first:
         print(f"{shown_path(submission.path)}/ is new: a copy of the starter, yours to edit. The incident is in {shown_path(lab.folder)}/README.md.")
     print(f"backend: {backend}", flush=True)
+    for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+        del os.environ[name]  # in PYTEST_ADDOPTS a -x would leave out checks
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # other packages' plugins would cost a learner 0.1 s a run
     listener = Listener()
     code = pytest.main(pytest_arguments(lab, submission, replace(order, backend=backend.name)), plugins=[listener, ahead] if ahead else [listener])

@@ -42,7 +42,7 @@ def read_shard(text: str) -> tuple[int, int]:
 
 def choose_labs(plan: Plan) -> list[Lab]:
     """The labs that are named, or all; of these the changed ones, or those that the learner has begun. Raises LabError."""
-    labs = [find_lab(name) for name in plan.names] or all_labs(find_root())
+    labs = list({lab.name: lab for lab in map(find_lab, plan.names)}.values()) or all_labs(find_root())
     if plan.changed is not None:
         changed = changed_files(plan.changed)
         if not any(file.startswith(KIT) for file in changed):

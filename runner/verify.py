@@ -16,6 +16,7 @@ from pathlib import Path
 from runner.backend import choose_backend
 from runner.cell import Cell
 from runner.checkout import find_root, shown_path
+from runner.errors import LabError, MachineError
 from runner.form import check_form
 from runner.plan import Plan, choose_cells, choose_labs
 from runner.tally import print_margins, print_table, publish_summary, write_results
@@ -28,8 +29,7 @@ def verify(plan: Plan) -> int:
     """Prove what the plan names, print it, write verify.json and junit.xml; 0 only if everything holds."""
     labs = choose_labs(plan)
     cells = choose_cells(labs, plan)
-    output = (plan.output or find_root() / ".labs" / "verify" / time.strftime("%Y%m%d-%H%M%S")).absolute()  # cells run elsewhere
-    output.mkdir(parents=True, exist_ok=True)
+    output = make_output(plan.output)
     problems = {} if plan.is_mine else {lab.name: check_form(lab) for lab in labs}
     for name, found in problems.items():
         for problem in found:
@@ -56,6 +56,21 @@ def verify(plan: Plan) -> int:
     print(f"\n{len(cells)} cells in {wall_s:.0f} s ({load_s:.0f} s of load); {shown_path(output)}/verify.json")
     print(f"{len(cells) - len(bad)} passed, {len(bad) + form_problems} failed")
     return int(Outcome.FAIL if bad or form_problems else Outcome.PASS)
+
+
+def make_output(chosen: Path | None) -> Path:
+    """The empty folder for what a verification writes. Raises LabError when it has something already, MachineError when it cannot be made."""
+    output = (chosen or find_root() / ".labs" / "verify" / time.strftime("%Y%m%d-%H%M%S")).absolute()  # cells run elsewhere
+    try:
+        output.mkdir(parents=True, exist_ok=chosen is not None)
+        is_taken = any(output.iterdir())
+    except FileExistsError:
+        is_taken = True
+    except OSError as error:
+        raise MachineError(f"{shown_path(output)} cannot be made: {error}", "is the disk full, or read-only?") from error
+    if is_taken:
+        raise LabError(f"{shown_path(output)} is there already, and is no empty folder", "remove it, or say another --output")
+    return output
 
 
 def run_cells(cells: Sequence[Cell], plan: Plan, output: Path) -> None:
@@ -106,7 +121,8 @@ def run_cell(cell: Cell, plan: Plan, output: Path) -> None:
     ]
     argv += [f"--submission={cell.expectation.submission}", f"--run-folder={cell.folder}", f"--rootdir={find_root()}"]
     argv += ["-c", str(find_root() / "pyproject.toml")] + [f"--seed={plan.seed}"] * (plan.seed is not None) + [f"--backend={plan.backend}"]
-    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}  # in PYTEST_ADDOPTS a -x would leave out checks
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     started = time.monotonic()
     cell.folder.mkdir(parents=True)
     with (cell.folder / "pytest.log").open("w") as log:

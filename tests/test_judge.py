@@ -57,6 +57,12 @@ def test_a_fail_says_what_was_promised_what_was_seen_and_why(kit: "Kit") -> None
     assert "10 of 20 hits counted" in junit
 
 
+def test_a_users_options_for_pytest_leave_no_check_out(kit: "Kit") -> None:
+    done = kit.labs("run", "hits", "--submission=starter", PYTEST_ADDOPTS="-x")
+    assert done.returncode == 1
+    assert "  ok no two hits have one number\n" in done.stdout
+
+
 def test_brief_gives_no_advice_and_the_run_folder_can_be_chosen(kit: "Kit") -> None:
     done = kit.labs("run", "hits", "--submission=starter", "--brief", "--run-folder=here/below")
     assert done.returncode == 1

@@ -101,6 +101,25 @@ def test_nothing_to_verify_is_an_error(kit: "Kit") -> None:
     assert "no lab is called 'hist'; did you mean hits?" in done.stderr
 
 
+@pytest.mark.parametrize(("output", "words"), [("labs", "labs is there already, and is no empty folder"), ("pyproject.toml/out", "cannot be made")])
+def test_an_output_that_cannot_be_had_is_told_before_anything_runs(kit: "Kit", output: str, words: str) -> None:
+    done = kit.labs("verify", "hits", f"--output={output}")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert words in done.stderr
+    assert "the kit itself failed" not in done.stderr
+
+
+def test_a_lab_that_is_named_twice_is_proved_once(kit: "Kit") -> None:
+    done = kit.labs("verify", "hits", "microservices/hits", "--only=solution")
+    assert done.returncode == 0, done
+    assert "1 passed, 0 failed" in done.stdout
+
+
+def test_a_users_options_for_pytest_leave_no_check_out(kit: "Kit") -> None:
+    done = kit.labs("verify", "hits", "--only=wrong/numbers-twice", PYTEST_ADDOPTS="-k counted")
+    assert done.returncode == 0, done
+
+
 def test_nothing_outlives_a_killed_verification(kit: "Kit", processes: Callable[[], list[psutil.Process]], eventually: Callable[..., Any]) -> None:
     process = kit.start("verify", "hits", "--busy")
     eventually(lambda: any("app.py" in " ".join(p.cmdline()) for p in running(processes())), "an app is up")
