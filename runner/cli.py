@@ -95,13 +95,13 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--mine", action="store_true", help="judge every folder under my/ instead: each must pass")
     verify.add_argument("--shard", type=read_shard, default=(1, 1), metavar="I/N", help="only the I-th of N parts, for N machines")
     verify.add_argument("--changed", metavar="REVISION", help="only labs that differ from a git revision, or all when the kit does")
-    verify.add_argument("--repeat", type=int, default=1, metavar="N", help="run each N times")
+    verify.add_argument("--repeat", type=read_count, default=1, metavar="N", help="run each N times")
     verify.add_argument("--busy", action="store_true", help="keep every core busy meanwhile")
     sample_help = "of each lab only the starter, the solution and N wrong answers (default: 1), others each day"
     verify.add_argument("--sample", type=int, nargs="?", const=1, default=0, metavar="N", help=sample_help)
     verify.add_argument("--jobs", type=int, default=1, metavar="N", help="labs side by side")
     verify.add_argument("--seed", type=int, help="the same seed for every run")
-    verify.add_argument("--output", type=Path, metavar="FOLDER", help="where verify.json and junit.xml go (default: .labs/verify/<time>)")
+    verify.add_argument("--output", type=Path, metavar="FOLDER", help="an empty folder for verify.json and junit.xml (default: .labs/verify/<time>)")
     add_backend(verify)
 
     load = add("load", serve_load, "Keep a lab up and open Locust's own web page on it.")
@@ -148,10 +148,17 @@ def read_shard(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is no part, such as 1/2") from None
 
 
+def read_count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
 def add_backend(one: argparse.ArgumentParser) -> None:
     """Where a command runs what it runs."""
     about = "where it runs: docker, embedded (child processes of this machine), or auto: docker when it is prepared (default; LABS_BACKEND overrides)"
-    one.add_argument("--backend", choices=BACKENDS, default=os.environ.get("LABS_BACKEND", "auto"), help=about)
+    one.add_argument("--backend", choices=BACKENDS, default=os.environ.get("LABS_BACKEND") or "auto", help=about)
 
 
 def add_learning(add: Callable[[str, object, str], argparse.ArgumentParser]) -> None:

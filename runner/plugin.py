@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("labs", "backend-labs")
     group.addoption("--submission", default=None, help="what to judge: starter, solution, wrong/<bug>, mine or a path (default: mine)")
     group.addoption("--seed", type=int, default=None, help="repeat a run's random choices")
-    default = os.environ.get("LABS_BACKEND", "auto")
+    default = os.environ.get("LABS_BACKEND") or "auto"
     group.addoption("--backend", choices=BACKENDS, default=default, help="where it runs: auto (docker when it is prepared), docker or embedded")
     group.addoption("--keep", action="store_true", help="leave everything up after the checks until Ctrl-C")
     group.addoption("--await-go", action="store_true", help="start all but the app, then wait for a line on the standard input")

@@ -41,7 +41,8 @@ def test_every_command_and_each_of_its_options_is_explained(capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["what"], ["run"], ["run", "hits", "--seed", "x"], ["run", "hits", "--backend", "moon"], ["list", "extra"]]
+    "arguments",
+    [[], ["what"], ["run"], ["run", "hits", "--seed", "x"], ["run", "hits", "--backend", "moon"], ["list", "extra"], ["verify", "--repeat", "0"]],
 )
 def test_a_wrong_command_line_is_an_error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -51,6 +52,12 @@ def test_a_wrong_command_line_is_an_error(capsys: pytest.CaptureFixture[str], ar
     assert text.startswith("usage: labs")
     assert "\nERROR  " in text
     assert "\n\nhint: `labs" in text
+
+
+def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a workflow sets it from an input that nobody gave."""
+    monkeypatch.setenv("LABS_BACKEND", "")
+    assert build_parser().parse_args(["run", "hits"]).backend == "auto"
 
 
 def test_a_bug_of_the_kit_is_an_error_and_no_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     Done = subprocess.CompletedProcess[str]
 
 
-def run_pytest(kit: "Kit", *arguments: str) -> "Done":
+def run_pytest(kit: "Kit", *arguments: str, **environment: str) -> "Done":
     """Pytest, as a person would call it in a checkout, but without the plugins of other packages: their imports take longer than a run."""
-    return kit.python("-m", "pytest", "-p", "labs", "-p", "no:cacheprovider", *arguments, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    return kit.python("-m", "pytest", "-p", "labs", "-p", "no:cacheprovider", *arguments, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", **environment)
 
 
 def test_a_pass_and_its_report(kit: "Kit") -> None:
@@ -63,6 +64,12 @@ def test_a_broken_lab_is_an_error_here_too(kit: "Kit", file: str, old: str, new:
     done = run_pytest(kit, "labs/microservices/hits/test_lab.py", "--submission=solution")
     assert done.returncode == 3, done.stdout
     assert words in done.stdout
+
+
+def test_an_empty_setting_is_none(kit: "Kit", tmp_path: Path) -> None:
+    arguments = ("labs/microservices/hits/test_lab.py", "--submission=solution")
+    done = run_pytest(kit, *arguments, LABS_BACKEND="", DOCKER_HOST=f"unix://{tmp_path}/engine.sock")
+    assert done.returncode == 0, done.stdout
 
 
 def test_labs_of_one_session_are_judged_each_and_the_worst_is_the_exit_code(kit: "Kit") -> None:
