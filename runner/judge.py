@@ -15,7 +15,7 @@ from runner.generator import HeadStart
 from runner.guidance import likely_bugs
 from runner.lab import Lab, Submission, copy_starter, find_lab, resolve_submission
 from runner.progress import record_state
-from runner.report import Report, new_run_folder
+from runner.report import Report, claim_run_folder, new_run_folder
 from runner.verdict import Outcome
 
 
@@ -117,7 +117,7 @@ def prepare_debugging(order: Order, lab: Lab, submission: Submission) -> Order:
 
 def pytest_arguments(lab: Lab, submission: Submission, order: Order) -> list[str]:
     """The command line that plain pytest would take for the same run, without its terminal output."""
-    folder = (order.run_folder or new_run_folder(lab.name)).absolute()
+    folder = claim_run_folder(order.run_folder) if order.run_folder else new_run_folder(lab.name)
     arguments = [
         str(lab.folder / "test_lab.py"),
         f"--submission={submission.path if submission.kind == 'path' else submission.name}",

@@ -16,7 +16,7 @@ from runner.errors import AppError, Inconclusive, LabError, LabsError
 from runner.generator import HeadStart
 from runner.lab import Lab, Submission, read_lab, resolve_submission
 from runner.page import write_page
-from runner.report import Report, new_run_folder, print_verdict, write_report
+from runner.report import Report, claim_run_folder, new_run_folder, print_verdict, write_report
 from runner.run import Run
 from runner.verdict import CheckResult, Outcome, decide_verdict, read_promise, read_seen
 
@@ -97,10 +97,7 @@ class Judge:
     def run_folder(self, name: str) -> Path:
         """The folder asked for, or a new one."""
         chosen: Path | None = self.config.getoption("--run-folder")
-        if chosen is None:
-            return new_run_folder(name)
-        chosen.mkdir(parents=True, exist_ok=True)
-        return chosen.absolute()  # the guard, which opens the logs, works elsewhere
+        return claim_run_folder(chosen) if chosen else new_run_folder(name)  # absolute: the guard, which opens the logs, works elsewhere
 
     def hold(self, run: Run) -> None:
         """Leave everything up until Ctrl-C."""

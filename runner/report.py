@@ -186,3 +186,17 @@ def new_run_folder(name: str) -> Path:
             raise MachineError(f"the run's folder cannot be made: {error}", "is the disk full, or read-only?") from error
         return folder
     raise LabError(f"{runs} has a thousand runs of this second")
+
+
+def claim_run_folder(chosen: Path) -> Path:
+    """The folder that was asked for, as an absolute path; it is made if need be. Raises MachineError, and LabError when a run was judged in it.
+
+    Another run's logs would be added to, its further histories would enter the page, and its verdict would stand where this run comes to none.
+    """
+    try:
+        chosen.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"{shown_path(chosen)} cannot be made: {error}", "is the disk full, or read-only?") from error
+    if (chosen / "report.json").exists():
+        raise LabError(f"{shown_path(chosen)} holds the report of another run", "remove it, or say another --run-folder")
+    return chosen.absolute()

@@ -71,6 +71,20 @@ def test_brief_gives_no_advice_and_the_run_folder_can_be_chosen(kit: "Kit") -> N
     assert not (kit.root / ".labs").exists()
 
 
+def test_a_run_folder_is_for_one_run(kit: "Kit") -> None:
+    first, second = (kit.labs("run", "hits", "--submission=solution", "--run-folder=here") for _ in range(2))
+    assert first.returncode == 0, first
+    assert second.returncode == 3
+    assert second.stderr.startswith("ERROR  here holds the report of another run\n\nhint: ")
+
+
+def test_a_run_folder_that_cannot_be_made_is_told(kit: "Kit") -> None:
+    done = kit.labs("run", "hits", "--submission=solution", "--run-folder=pyproject.toml/here")
+    assert done.returncode == 3
+    assert done.stderr.startswith("ERROR  pyproject.toml/here cannot be made: ")
+    assert "Traceback" not in done.stderr
+
+
 # Apps that do not hold up
 
 
