@@ -18,7 +18,8 @@ from runner.watch import worst_values
 def take(name: str, backend: str) -> int:
     """Run both with the same seed and print what differs; 0 when the starter failed and the solution passed."""
     lab = find_lab(name)
-    print(f"A tour of {lab.name}: {lab.title}, with {', '.join(lab.services)} and {lab.app.replicas} replicas of the app on this machine.\n")
+    size = f"{lab.app.replicas} replica{'s' * (lab.app.replicas > 1)}"
+    print(f"A tour of {lab.name}: {lab.title}, with {', '.join(lab.services) or 'no server'} and {size} of the app on this machine.\n")
     print("1. The starter: it works in a demo.", flush=True)
     folders = [new_run_folder(lab.name) for _ in range(2)]
     starter = run_once(lab, "starter", backend, folders[0])
@@ -33,9 +34,12 @@ def take(name: str, backend: str) -> int:
     first = first_failed(starter)
     if first:
         print(f"\nwhy the starter failed: {first['why']}")
-    print(f"\nnext: `make lab NAME={lab.name}` gives you the starter as {shown_path(find_root() / 'my' / lab.name)}/, yours to mend")
-    is_as_told = starter["verdict"] == Outcome.FAIL.name and solution["verdict"] == Outcome.PASS.name
-    return int(Outcome.PASS if is_as_told else Outcome.ERROR)
+    if starter["verdict"] == Outcome.FAIL.name and solution["verdict"] == Outcome.PASS.name:
+        print(f"\nnext: `make lab NAME={lab.name}` gives you the starter as {shown_path(find_root() / 'my' / lab.name)}/, yours to mend")
+        return int(Outcome.PASS)
+    print(f"\nThe starter should have come to FAIL and the solution to PASS, not to {starter['verdict']} and {solution['verdict']}.")
+    print("next: close what is busy on this machine, and run again")
+    return int(Outcome.ERROR)
 
 
 def run_once(lab: Lab, submission: str, backend: str, folder: Path) -> dict[str, Any]:
@@ -52,7 +56,12 @@ def run_once(lab: Lab, submission: str, backend: str, folder: Path) -> dict[str,
         f"--run-folder={folder}",
         "--brief",
     ]
-    subprocess.run(argv, check=False, cwd=Path.cwd())
+    with subprocess.Popen(argv) as process:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it got the same Ctrl-C from the terminal, and ends what it started; subprocess.run would kill it at that
+            raise
     report = folder / "report.json"
     if not report.exists():
         raise MachineError(f"the {submission} came to no verdict", hint=f"`labs run {lab.name} --submission {submission}` shows more")

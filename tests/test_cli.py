@@ -1,7 +1,9 @@
 """The command line: what it offers, and its exit codes for what is wrongly asked."""
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +108,37 @@ def test_a_tour_compares_starter_and_solution(kit: "Kit") -> None:
     assert "why the starter failed: the count is read, and written later." in done.stdout
     assert "next: `make lab NAME=hits` gives you the starter as my/hits/, yours to mend" in done.stdout
     assert not (kit.root / "my").exists()
+
+
+def test_a_tour_that_goes_otherwise_says_so(kit: "Kit") -> None:
+    done = kit.labs("tour", "unsure")
+    assert done.returncode == 3
+    assert done.stdout.startswith("A tour of unsure: Unsure, with no server and 1 replica of the app on this machine.\n")
+    assert done.stdout.endswith(
+        "The starter should have come to FAIL and the solution to PASS, not to FAIL and INCONCLUSIVE.\n"
+        "next: close what is busy on this machine, and run again\n"
+    )
+
+
+def test_a_tour_that_is_interrupted_ends_when_its_run_has(kit: "Kit") -> None:
+    slow = """try:
+        import time
+
+        lab.mark("the visitors have gone")
+        time.sleep(60)
+    finally:
+        time.sleep(1)
+        print("all is tidy", flush=True)
+    return load"""
+    kit.edit("microservices/hits/test_lab.py", "return load", slow)
+    process = kit.start("tour", "hits")
+    assert process.stdout is not None
+    assert any("the visitors have gone" in line for line in process.stdout)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 3, rest
+    assert "all is tidy\n" in rest
+    assert rest.endswith("\ninterrupted; everything it started has ended\n")
 
 
 def test_a_doctor_finds_nothing_wrong(kit: "Kit") -> None:
