@@ -18,6 +18,7 @@ from runner.owner import owner_of
 
 ANSWER_WITHIN_S = 30.0
 OWNER_FILE = ".guard"
+FOLDER_PREFIX = "backend-labs-run-"  # of temporary folders, and of nobody else's: `labs doctor --fix` removes those that no guard answers for
 
 
 class Process:

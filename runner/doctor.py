@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from runner.checkout import find_root
-from runner.children import OWNER_FILE
+from runner.children import FOLDER_PREFIX, OWNER_FILE
 from runner.errors import MachineError
 from runner.owner import is_orphan
 from runner.stack.provision import Cache
@@ -21,7 +21,6 @@ from runner.stack.provision import Cache
 if TYPE_CHECKING:
     import docker
 
-PREFIX = "labs-"
 LEAST_FREE_BYTES = 1 << 30
 NAMELESS_S = 600
 
@@ -89,7 +88,7 @@ def look_into_docker() -> "tuple[docker.DockerClient | None, dict[str, list[str]
 
 def orphaned_processes() -> Iterator[psutil.Process]:
     """Processes of a run whose guard is gone: their HOME is a run's temporary folder, and no guard is among their ancestors."""
-    prefix = os.path.join(tempfile.gettempdir(), PREFIX)  # noqa: PTH118 - compared as text
+    prefix = os.path.join(tempfile.gettempdir(), FOLDER_PREFIX)  # noqa: PTH118 - compared as text
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get("HOME", "").startswith(prefix) and not any(is_guard(parent) for parent in process.parents()):
@@ -98,7 +97,7 @@ def orphaned_processes() -> Iterator[psutil.Process]:
 
 def orphaned_folders() -> Iterator[Path]:
     """Temporary folders of runs whose guard is dead; one that names no guard belongs to nobody once it is old."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         with contextlib.suppress(OSError):
             if not folder.is_dir() or folder.stat().st_uid != os.getuid():
                 continue

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.children import Children, Process, clean_environment
+from runner.children import FOLDER_PREFIX, Children, Process, clean_environment
 from runner.errors import MachineError
 from runner.stack import tail_of
 
@@ -20,12 +20,12 @@ class LoadProcess:
     """A Locust process that has been started ahead of its load and waits for orders on a socket."""
 
     def __init__(self, children: Children, name: str, log: Path | None = None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="labs-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         children.own(self.folder)
         self.log = log or self.folder / "load.log"
         self.name = name
         self.listener = socket.socket(socket.AF_UNIX)
-        path = self.folder / "load.sock"
+        path = self.folder / "sock"  # short: a socket's whole path may have 107 bytes only
         self.listener.bind(str(path))
         self.listener.listen(1)
         argv = [sys.executable, "-m", "runner.recorder", "drive", str(path)]

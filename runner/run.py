@@ -15,7 +15,7 @@ from typing import Any
 
 from runner.app import Answer, App, Peer, ask_replica
 from runner.backend import Choice
-from runner.children import Children
+from runner.children import FOLDER_PREFIX, Children
 from runner.counters import OPENERS, Sampler, write_counters
 from runner.errors import Inconclusive, LabError
 from runner.generator import HeadStart, LoadProcess
@@ -83,7 +83,7 @@ class Run:
         if taken is None:
             self._ahead = None
         self.children = taken or Children()
-        self._data = Path(tempfile.mkdtemp(prefix="labs-"))
+        self._data = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         self.children.own(self._data)
         self.stack = self._make_stack()
         self.app = App(self.stack, self.lab, self.submission)
