@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,8 @@ def examine(*, fix: bool) -> int:
     folders, processes = list(orphaned_folders()), list(orphaned_processes())
     engine, runs = look_into_docker()
     for process in processes:
-        print(f"left over  process {process.pid}: {' '.join(process.cmdline())[:100]}")
+        with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
+            print(f"left over  process {process.pid}: {' '.join(process.cmdline())[:100]}")
     for folder in folders:
         print(f"left over  folder {folder}")
     for run, things in runs.items():
@@ -51,19 +52,30 @@ def examine(*, fix: bool) -> int:
     if not fix:
         print("\nnext: `labs doctor --fix` (or `make doctor FIX=1`) removes what is left over")
         return 1
+    left = remove(folders, processes, engine, runs)
+    print(f"\nremoved, but for {', '.join(left)}" if left else "\nremoved")
+    return int(bool(left))
+
+
+def remove(
+    folders: Sequence[Path], processes: Sequence[psutil.Process], engine: "docker.DockerClient | None", runs: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Remove what was found, and tell what is still there. Raises MachineError when the engine fails."""
+    from runner.stack.sweep import orphaned_runs, sweep
+
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(processes, timeout=5)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+    left = [f"process {process.pid}" for process in orphaned_processes()] + [f"folder {folder}" for folder in folders if folder.exists()]
     if engine is not None:
-        from runner.stack.sweep import sweep
-
-        for run in runs:
-            sweep(engine, run)
-    print("\nremoved")
-    return 0
+        with engine_errors():
+            for run in runs:
+                sweep(engine, run)
+            left += [thing for things in orphaned_runs(engine).values() for thing in things]
+    return left
 
 
 def look_into_docker() -> "tuple[docker.DockerClient | None, dict[str, list[str]]]":
@@ -77,13 +89,25 @@ def look_into_docker() -> "tuple[docker.DockerClient | None, dict[str, list[str]
         return None, {}
     try:
         engine = connect_engine(timeout_s=5)
+        with engine_errors():
+            version, missing, runs = engine.version()["Version"], missing_images(engine, IMAGES), orphaned_runs(engine)
     except MachineError as error:
         print(f"docker     {error}")
         return None, {}
-    missing = missing_images(engine, IMAGES)
     state = f"no image for {', '.join(missing)}: `make images` prepares them" if missing else "all images are there"
-    print(f"docker     engine {engine.version()['Version']}; {state}")
-    return engine, orphaned_runs(engine)
+    print(f"docker     engine {version}; {state}")
+    return engine, runs
+
+
+@contextlib.contextmanager
+def engine_errors() -> Iterator[None]:
+    """Raises MachineError for what the SDK raises: the engine may be slow, or go."""
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except (DockerException, OSError) as error:  # those of requests are OSErrors
+        raise MachineError(f"the Docker engine has failed: {error}", "is it busy, or full? run again") from error
 
 
 def orphaned_processes() -> Iterator[psutil.Process]:
@@ -96,13 +120,14 @@ def orphaned_processes() -> Iterator[psutil.Process]:
 
 
 def orphaned_folders() -> Iterator[Path]:
-    """Temporary folders of runs whose guard is dead; one that names no guard belongs to nobody once it is old."""
+    """Temporary folders of runs whose guard is dead; one that names no guard (the disk was full) belongs to nobody once it is old."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         with contextlib.suppress(OSError):
             if not folder.is_dir() or folder.stat().st_uid != os.getuid():
                 continue
             file = folder / OWNER_FILE
-            if is_orphan(file.read_text()) if file.exists() else time.time() - folder.stat().st_mtime > NAMELESS_S:
+            owner = file.read_text(errors="replace") if file.exists() else ""
+            if is_orphan(owner) if owner.count("|") == 3 else time.time() - folder.stat().st_mtime > NAMELESS_S:
                 yield folder
 
 
@@ -113,4 +138,9 @@ def is_guard(process: psutil.Process) -> bool:
 
 def size_of(folder: Path) -> int:
     """Bytes below a folder; 0 when there is none."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink()) if folder.exists() else 0
+    total = 0
+    for place, _, names in os.walk(folder):  # it passes over folders that are gone meanwhile
+        for name in names:
+            with contextlib.suppress(OSError):  # a run may fill or trim the cache just now
+                total += Path(place, name).lstat().st_size
+    return total
