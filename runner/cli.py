@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 ERROR."""
     arguments = build_parser().parse_args(argv)
     try:
-        return int(arguments.command(arguments))
+        code = int(arguments.command(arguments))
+        sys.stdout.flush()  # a reader that is gone shows here, not when Python ends
     except LabsError as error:
         if arguments.debug:
             traceback.print_exc()
@@ -37,11 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; everything it started has ended", file=sys.stderr)
     except BrokenPipeError:
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed once more at the end
     except Exception as error:  # noqa: BLE001 - Python's own exit code 1 would read FAIL
         if arguments.debug:
             traceback.print_exc()
         print(f"ERROR  the kit itself failed: {type(error).__name__}: {error}\n\nhint: --debug, before the command, shows where", file=sys.stderr)
+    else:
+        return code
     return int(Outcome.ERROR)
 
 

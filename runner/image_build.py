@@ -57,8 +57,8 @@ def run_logged(command: Sequence[str], name: str, say: Say, *, text: str = "", i
             processes.append(spawn(into, first.stdout.fileno(), None))
             first.stdout.close()  # it is the other's now, which so hears of an early end
         if first.stdin is not None:
-            first.stdin.write(text.encode())
-            first.stdin.close()
+            with contextlib.suppress(BrokenPipeError), first.stdin:  # of one that has ended early its exit code tells, and its log
+                first.stdin.write(text.encode())
         for process in processes:
             while True:
                 try:

@@ -114,6 +114,11 @@ def test_a_long_command_says_now_and_then_where_it_is(tmp_path: Path, said: list
     assert "first step" in said[0]
 
 
+def test_a_command_that_does_not_read_what_it_is_fed_tells_by_its_exit_code(said: list[str]) -> None:
+    with pytest.raises(MachineError, match="making label failed: .*exit code 5"):
+        run_logged(["sh", "-c", "exit 5"], "label", said.append, text="x" * 1_000_000)
+
+
 def test_a_pipe_that_breaks_blames_the_one_that_failed(said: list[str]) -> None:
     feed = [sys.executable, "-c", "import sys\nwhile True: sys.stdout.write('x' * 65536)"]
     with pytest.raises(MachineError, match="making base failed"):
