@@ -19,7 +19,6 @@ from runner.run import Run
 from runner.stack.ports import HOST
 
 PROBE_S = 0.5
-LISTENS_WITHIN_S = 10.0
 NO_LIMIT_S = math.inf
 
 
@@ -72,6 +71,7 @@ class DebugRun(Run):
 
     def __init__(self, lab: Lab, submission: Submission, folder: Path, seed: int, port: int, ahead: HeadStart | None = None) -> None:
         self.debuggers = place_debuggers(lab, submission, port)
+        self._is_over = threading.Event()
         self._all_replicas = lab.app.replicas
         self._spared = {f"app-{n}" for n in range(1, lab.app.replicas + 1)}
         self._spared |= {f"{kind}-{n}" for kind, extra in lab.app.extra.items() for n in range(1, extra.replicas + 1)}
@@ -88,6 +88,7 @@ class DebugRun(Run):
 
     def stop(self) -> None:
         """End everything."""
+        self._is_over.set()
         self._awake.stop()
         super().stop()
 
@@ -125,14 +126,13 @@ class DebugRun(Run):
         return False if self._is_spared("shifted", name) else super().skew(name, offset_s)
 
     def _tell_addresses(self) -> None:
-        """Say where debuggers attach, once one can: an editor that comes too early gives up."""
-        wanted = set(self.debuggers.values())
-        deadline = time.monotonic() + LISTENS_WITHIN_S
-        while not wanted <= listening_ports(self.children.guard_pid) and time.monotonic() < deadline:
-            time.sleep(PROBE_S / 10)  # nothing tells us that a process listens
-        for kind, port in reversed(self.debuggers.items()):
-            waits = "the app waits for that" if kind == "app" else "it waits for nobody"
-            print(f"debugger: attach to {kind} at {HOST}:{port}; {waits}", flush=True)
+        """Say where debuggers attach, each once it can: an editor that comes too early gives up. What pip installs first may take minutes."""
+        wanted = dict(reversed(self.debuggers.items()))
+        while wanted and not self._is_over.wait(PROBE_S / 10):  # nothing tells us that a process listens
+            there = listening_ports(self.children.guard_pid)
+            for kind in [kind for kind, port in wanted.items() if port in there]:
+                waits = "the app waits for that" if kind == "app" else "it waits for nobody"
+                print(f"debugger: attach to {kind} at {HOST}:{wanted.pop(kind)}; {waits}", flush=True)
 
     def _is_spared(self, done: str, name: str) -> bool:
         if name in self._spared:
@@ -141,7 +141,10 @@ class DebugRun(Run):
 
 
 def place_debuggers(lab: Lab, submission: Submission, port: int) -> dict[str, int]:
-    """Which kinds of process get a debugger, and on which port: the app, then its extra processes in Python. Raises LabError, MachineError."""
+    """Which kinds of process get a debugger, and on which port: the app, then its further processes in Python. Raises LabError, MachineError.
+
+    A further process with a command of the submission's own runs without one.
+    """
     if importlib.util.find_spec("debugpy") is None:
         raise MachineError("debugpy is not installed", f"`make debug NAME={lab.name}` installs it")
     table = app_of(lab, submission.path)
@@ -151,7 +154,9 @@ def place_debuggers(lab: Lab, submission: Submission, port: int) -> dict[str, in
         raise LabError(f"the replicas of {lab.name} speak with each other, and --debug-app runs one", "print, and read app-1.log in the run's folder")
     if not is_python(table.command):
         raise LabError(f"`{table.command[0]}` runs no Python that --debug-app knows", "it knows `python file.py`, `python -m module` and `uvicorn`")
-    kinds = ["app", *(kind for kind, extra in table.extra.items() if is_python(extra.command))]
+    if port < 1:
+        raise LabError(f"--debug-port {port} is no port", "an editor has to know it: say one from 1 to 65535")
+    kinds = ["app", *(kind for kind, extra in table.extra.items() if is_python(extra.command) and extra.command == lab.app.extra[kind].command)]
     found = {kind: port + place for place, kind in enumerate(kinds)}
     for one in found.values():
         try:

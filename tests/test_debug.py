@@ -4,14 +4,16 @@ import itertools
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.debug import is_python, place_debuggers, under_debugger, under_debuggers
+from runner.debug import DebugRun, is_python, place_debuggers, under_debugger, under_debuggers
 from runner.errors import LabError, MachineError
 from runner.lab import Submission, read_lab
 
@@ -135,6 +137,37 @@ def test_a_port_that_is_taken_is_said() -> None:
     lab = read_lab(LABS / "microservices" / "hits")
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(MachineError, match="no debugger can listen on"):
         place_debuggers(lab, Submission("starter", lab.folder / "starter", "starter"), taken.getsockname()[1])
+
+
+def test_a_port_that_is_none_is_said() -> None:
+    lab = read_lab(LABS / "microservices" / "hits")
+    with pytest.raises(LabError, match="--debug-port 0 is no port"):
+        place_debuggers(lab, Submission("starter", lab.folder / "starter", "starter"), 0)
+
+
+def test_an_address_is_told_once_somebody_listens_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The app may be built for minutes, and the worker may have died."""
+    run: Any = DebugRun.__new__(DebugRun)
+    run.debuggers = {"app": 7000, "worker": 7001}
+    run.children = SimpleNamespace(guard_pid=1)
+    run._is_over = threading.Event()
+    looks: Iterator[set[int]] = iter([set(), {7000}, {7000}])
+
+    def look(_: int) -> set[int]:
+        if (found := next(looks, None)) is None:
+            run._is_over.set()
+        return found or set()
+
+    monkeypatch.setattr("runner.debug.listening_ports", look)
+    run._tell_addresses()
+    assert capsys.readouterr().out == "debugger: attach to app at 127.0.0.1:7000; the app waits for that\n"
+
+
+def test_a_worker_that_the_submission_runs_otherwise_has_no_debugger(tmp_path: Path, unused_ports: Callable[[int], list[int]]) -> None:
+    lab = read_lab(LABS / "middleware" / "bench")
+    (tmp_path / "app.toml").write_text('[extra.worker]\ncommand = ["python", "other.py"]\n')
+    (port,) = unused_ports(1)
+    assert place_debuggers(lab, Submission("x", tmp_path, "path"), port) == {"app": port}
 
 
 def test_a_submission_that_says_how_it_runs_is_refused(tmp_path: Path) -> None:
