@@ -60,7 +60,7 @@ watch: named setup ## judge your version again at each save
 	@$(labs) watch $${BACKEND:+--backend="$$BACKEND"} "$$NAME"
 
 debug: named setup-dev ## your version under a debugger, which attaches to 127.0.0.1:5678
-	@$(labs) run --debug-app $${SUBMISSION:+--submission="$$SUBMISSION"} $${SEED:+--seed="$$SEED"} "$$NAME"
+	@$(labs) run --debug-app --backend=embedded $${SUBMISSION:+--submission="$$SUBMISSION"} $${SEED:+--seed="$$SEED"} "$$NAME"
 
 reset: named setup ## begin a lab anew; your version is kept
 	@$(labs) reset "$$NAME"

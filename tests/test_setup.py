@@ -328,7 +328,7 @@ def make(checkout: Path) -> Make:
         ("lab NAME=x KEEP=1", "run --demonstrate --keep x"),
         ("lab NAME=x KEEP=0", "run --demonstrate x"),
         ("ui BACKEND=embedded", "ui --backend=embedded"),
-        ("debug NAME=x SUBMISSION=solution", "run --debug-app --submission=solution x"),
+        ("debug NAME=x SUBMISSION=solution", "run --debug-app --backend=embedded --submission=solution x"),
         ("verify", "verify"),
         ("verify BUSY=no", "verify"),
         ("verify NAME=x REPEAT=3 BUSY=1 JOBS=2 SEED=7", "verify --busy --repeat=3 --jobs=2 --seed=7 x"),
