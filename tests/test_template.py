@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +10,9 @@ from runner.errors import LabError, MachineError
 from runner.form import check_form
 from runner.lab import find_lab, resolve_submission
 from runner.template import create
+
+if TYPE_CHECKING:
+    from conftest import Kit
 
 
 @pytest.fixture
@@ -56,6 +60,38 @@ def test_the_words_of_the_name_are_filled_in_everywhere(root: Path) -> None:
     assert not [path for path, text in texts.items() if "$" in text or path.suffix == ".tmpl"]
     assert find_lab("token-replay").covers == ("security/cia-triad",)
     assert "make lab NAME=token-replay" in texts[root / "labs/security/token-replay/README.md"]
+
+
+ODD = """\
+import itertools, json
+
+numbers = itertools.count(1)
+
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    body = {body!r} if scope["method"] == {method!r} else json.dumps({{"id": scope["path"].split("/")[-2], "likes": next(numbers)}})
+    await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}})
+    await send({{"type": "http.response.body", "body": body.encode()}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "check"),
+    [
+        ("POST", "liked", "the contract holds"),
+        ("POST", "[]", "the contract holds"),
+        ("GET", "17 likes", "no like is lost"),
+        ("GET", "[]", "no like is lost"),
+    ],
+)
+def test_an_app_that_answers_oddly_fails_and_does_not_break_the_lab(kit: "Kit", method: str, body: str, check: str) -> None:
+    assert kit.labs("new", "middleware/likes").returncode == 0
+    (kit.root / "odd").mkdir()
+    (kit.root / "odd" / "app.py").write_text(ODD.format(method=method, body=body))
+    done = kit.labs("run", "likes", "--submission=odd")
+    assert done.returncode == 1, done
+    assert f"  x {check}\n" in done.stdout
 
 
 @pytest.mark.parametrize(
