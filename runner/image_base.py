@@ -95,6 +95,8 @@ def pull(client: "docker.DockerClient", reference: str, say: Say) -> None:
                 say(f"  {reference}: {done:.0f} of {total:.0f} MB")
     except APIError as error:
         reason = str(error.explanation or error)
+    except OSError as error:  # what the SDK raises when the engine goes
+        reason = str(error)
     if reason:
         raise MachineError(f"{reference} cannot be pulled: {reason}", "run again; or make it from Debian's packages: labs images --local")
 
@@ -119,7 +121,8 @@ def find_local(client: "docker.DockerClient", recipe: Recipe, say: Say) -> Base:
     from docker.errors import ImageNotFound
 
     script = FOLDER / "base" / "make.sh"
-    reference = f"{REPOSITORY}:{SUITE}-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}"
+    tag = f"{SUITE}-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}"
+    reference, making = f"{REPOSITORY}:{tag}", f"{REPOSITORY}:making"
     try:
         client.images.get(reference)
     except ImageNotFound:
@@ -128,7 +131,9 @@ def find_local(client: "docker.DockerClient", recipe: Recipe, say: Say) -> Base:
             # In namespaces of its own nothing of it outlives us: no mount, no process.
             alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
             command = [*alone, "sh", str(script), str(folder), SUITE, find_mirror()]
-            run_logged(command, "base", say, into=["docker", "import", "-", reference])
+            run_logged(command, "base", say, into=["docker", "import", "-", making])  # which takes what comes, however little
+        client.images.get(making).tag(REPOSITORY, tag)
+        client.images.remove(making, noprune=True)
     # The network of the machine itself: where it reaches a mirror or a proxy on its loopback address, so does the build.
     return Base(reference, recipe.local, {"APT_OPTIONS": " ".join(apt_options()), **apt_proxies()}, ["--network=host"])
 
@@ -137,9 +142,9 @@ def find_mirror() -> str:
     """LABS_DEBIAN_MIRROR, else where this machine's apt finds Debian; empty leaves it to debootstrap."""
     if chosen := os.environ.get(MIRROR):
         return chosen
-    asked = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(REPO_URI)", "Created-By: Packages"]
+    asked = ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(COMPONENT)|$(REPO_URI)", "Created-By: Packages"]
     for line in read_lines(asked):
-        origin, component, address = line.split(maxsplit=2)
+        origin, component, address = line.split("|", 2)  # a source may have no origin, and a flat one has no component
         if origin == "Debian" and component == "main" and "security" not in address:
             return address.rstrip("/")
     return ""

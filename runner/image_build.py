@@ -66,8 +66,9 @@ def run_logged(command: Sequence[str], name: str, say: Say, *, text: str = "", i
                     break
                 except subprocess.TimeoutExpired:
                     say(f"  {name}: {time.monotonic() - start:.0f} s  {last_line(log)}")
-    if codes := [process.returncode for process in processes if process.returncode]:
-        raise failure(command, name, codes[0], log)
+    # Of a pipe both may: whoever feeds one that has failed fails too.
+    if failed := [(argv, process.returncode) for argv, process in zip((command, into), processes, strict=False) if process.returncode]:
+        raise failure(failed, name, log)
 
 
 def last_line(log: Path) -> str:
@@ -76,9 +77,10 @@ def last_line(log: Path) -> str:
     return next((line.strip()[:90] for line in reversed(lines) if line.strip()), "")
 
 
-def failure(command: Sequence[str], name: str, code: int, log: Path) -> MachineError:
-    """What to raise for a command that failed."""
+def failure(failed: Sequence[tuple[Sequence[str], int]], name: str, log: Path) -> MachineError:
+    """What to raise for commands that failed, each with its exit code."""
     said = log.read_text(errors="replace")
     tail = "\n".join(f"  | {line[:200]}" for line in said.splitlines()[-12:])
     hint = next((hint for pattern, hint in HINTS.items() if re.search(pattern, said)), "read the log, and run again")
-    return MachineError(f"making {name} failed: `{' '.join(command[:2])}` ended with exit code {code}\n{tail}\n  log: {shown_path(log)}", hint)
+    ended = ", ".join(f"`{' '.join(argv[:2])}` ended with exit code {code}" for argv, code in failed)
+    return MachineError(f"making {name} failed: {ended}\n{tail}\n  log: {shown_path(log)}", hint)

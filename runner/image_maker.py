@@ -83,12 +83,12 @@ def make_image(client: "docker.DockerClient", recipe: Recipe, base: Base, kind: 
 
 def read_version(client: "docker.DockerClient", recipe: Recipe, reference: str) -> str:
     """The version that the server's own program prints. Raises MachineError: then the image does not work."""
-    from docker.errors import ContainerError
+    from docker.errors import APIError, ContainerError
 
     entrypoint, *command = recipe.version
     try:
         printed = client.containers.run(reference, command, entrypoint=entrypoint, remove=True, network_mode="none", stderr=True).decode()
-    except ContainerError as error:
+    except (APIError, ContainerError) as error:  # the first when there is no such program
         raise MachineError(f"the new image of {recipe.name} does not work: {error}") from error
     found = re.search(r"\d+\.\d+\.\d+", printed)
     if found is None:
