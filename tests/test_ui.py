@@ -1,11 +1,15 @@
 """`labs ui` without a browser: who may come in, what is shown, one run at a time, and its end. How it looks is shown in tests/browser."""
 
+import asyncio
 import http.client
 import json
 import re
 import signal
 import socket
 import subprocess
+import sys
+import threading
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +19,8 @@ import psutil
 import pytest
 
 from runner.errors import MachineError
+from runner.lab import read_lab
+from runner.ui.conductor import LiveRun
 from runner.ui.follow import Follower
 from runner.ui.prose import render
 from runner.ui.server import listen
@@ -22,6 +28,7 @@ from runner.ui.server import listen
 if TYPE_CHECKING:
     from conftest import Kit
 
+LABS = Path(__file__).parent / "labs"
 VERDICT_WITHIN_S = 60.0
 
 
@@ -340,3 +347,42 @@ def test_a_history_is_followed_as_it_grows(tmp_path: Path) -> None:
     assert [(p["n"], p["ok"], p["unknown"]) for p in points] == [(0, 4.0, 4.0), (2, 4.0, 4.0)]
     assert follower.requests == 4
     assert follower.seconds_at(2 * 10**9) == 1.0
+
+
+async def live_run(folder: Path, *command: str, stdin: int = DEVNULL) -> LiveRun:
+    """A run whose process is any command."""
+    process = await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=PIPE)
+    return LiveRun(read_lab(LABS / "microservices" / "hits"), "starter", folder, process)
+
+
+def test_the_last_look_at_a_history_awaits_the_one_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both would read on from the same place: what is new would be lost, or counted twice."""
+
+    async def follow() -> bool:
+        run = await live_run(tmp_path, "cat", stdin=PIPE)
+        loop, stdin = asyncio.get_running_loop(), run._process.stdin
+        assert stdin is not None
+        alone, has_met = threading.Lock(), threading.Event()
+
+        def read(_: Follower) -> list[dict[str, Any]]:
+            if alone.acquire(blocking=False):
+                loop.call_soon_threadsafe(stdin.close)  # and so the run ends
+                has_met.wait(0.3)
+                alone.release()
+            else:
+                has_met.set()
+            return []
+
+        monkeypatch.setattr(Follower, "read", read)
+        assert [json.loads(event)["kind"] async for _, event in run.events(0)][-1] == "end"
+        return has_met.is_set()
+
+    assert not asyncio.run(follow())
+
+
+def test_a_line_beyond_all_measure_does_not_end_what_is_told(tmp_path: Path) -> None:
+    async def follow() -> list[str]:
+        run = await live_run(tmp_path, sys.executable, "-c", "print('x' * 300_000); print('after it')")
+        return [json.loads(event).get("text", "") async for _, event in run.events(0)]
+
+    assert "after it" in asyncio.run(follow())

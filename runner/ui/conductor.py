@@ -38,6 +38,7 @@ class LiveRun:
         self._process = process
         self._events: list[str] = []
         self._changed = asyncio.Condition()
+        self._has_ended = asyncio.Event()
         self._follower = Follower(folder)
         self._task = asyncio.create_task(self._follow())
 
@@ -71,16 +72,27 @@ class LiveRun:
         """Tell what happens until it has ended."""
         charts = asyncio.create_task(self._draw())
         try:
-            assert self._process.stdout is not None
-            async for line in self._process.stdout:
+            async for line in self._lines():
                 await self._hear(line.decode(errors="replace").rstrip())
             await self._process.wait()
         finally:
-            charts.cancel()
+            self._has_ended.set()  # cancelled, its thread would go on reading beside the last look
             await asyncio.wait([charts])
             with contextlib.suppress(OSError, ValueError, KeyError):  # whatever is wrong with the history, the run is over
                 await self._tell("points", points=await asyncio.to_thread(self._follower.read))
             await self._tell("end", **self._outcome())
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        """What it prints, line by line; of one that is too long only the end: who stopped reading would stop the run."""
+        assert self._process.stdout is not None
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:
+                continue
+            if not line:
+                return
+            yield line
 
     async def _hear(self, line: str) -> None:
         """One line that it printed."""
@@ -92,10 +104,11 @@ class LiveRun:
 
     async def _draw(self) -> None:
         """Tell the points of the charts, now and then."""
-        while True:
+        while not self._has_ended.is_set():
             if points := await asyncio.to_thread(self._follower.read):
                 await self._tell("points", points=points)
-            await asyncio.sleep(LOOK_EVERY_S)  # a file system tells of no growth
+            with contextlib.suppress(TimeoutError):  # a file system tells of no growth
+                await asyncio.wait_for(self._has_ended.wait(), LOOK_EVERY_S)
 
     async def _tell(self, kind: str, **values: Any) -> None:
         async with self._changed:
