@@ -25,7 +25,10 @@ SUBMISSION_HELP = "starter, solution, wrong/<bug>, mine or a path to a folder (d
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 ERROR."""
-    arguments = build_parser().parse_args(argv)
+    ours, for_locust = cut_off_locust(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser().parse_args(ours)
+    if for_locust:
+        arguments.locust += for_locust
     try:
         code = int(arguments.command(arguments))
         sys.stdout.flush()  # a reader that is gone shows here, not when Python ends
@@ -46,6 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         return code
     return int(Outcome.ERROR)
+
+
+def cut_off_locust(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What is ours of a command line, and what follows `--` after `load`: argparse of Python 3.11 takes no more words once an option has come."""
+    is_load = next((word for word in words if not word.startswith("-")), "") == "load"
+    place = words.index("--") if is_load and "--" in words else len(words)
+    return words[:place], words[place + 1 :]
 
 
 class Parser(argparse.ArgumentParser):

@@ -13,6 +13,8 @@ from runner.cli import build_parser, main
 if TYPE_CHECKING:
     from conftest import Kit
 
+    from runner.judge import Order
+
 COMMANDS = {"ui", "watch", "images", "compare", "reset", "solution", "debrief", "next", "run", "list", "verify", "load", "hint", "tour"}
 COMMANDS |= {"new", "doctor"}
 
@@ -59,6 +61,21 @@ def test_an_empty_setting_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a workflow sets it from an input that nobody gave."""
     monkeypatch.setenv("LABS_BACKEND", "")
     assert build_parser().parse_args(["run", "hits"]).backend == "auto"
+
+
+@pytest.mark.parametrize(
+    ("ours", "for_locust"), [([], []), ([], ["--users", "5"]), (["--web-port", "9"], ["--users", "5"]), (["--web-port", "9"], [])]
+)
+def test_what_follows_two_dashes_is_for_locust(monkeypatch: pytest.MonkeyPatch, ours: list[str], for_locust: list[str]) -> None:
+    given: list[object] = []
+
+    def serve(order: "Order", *, web_port: int, options: list[str]) -> int:
+        given.extend([order.name, web_port, options])
+        return 0
+
+    monkeypatch.setattr("runner.loadtest.serve", serve)
+    assert main(["--debug", "load", "hits", *ours, "--", *for_locust]) == 0
+    assert given == ["hits", 9 if ours else 8089, for_locust]
 
 
 def test_a_bug_of_the_kit_is_an_error_and_no_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
