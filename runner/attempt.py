@@ -1,6 +1,7 @@
 """A learner's own try at a lab: begin it anew, and compare it with the solution when that gives nothing away any more."""
 
 import difflib
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,8 +11,7 @@ from runner.checkout import find_root, shown_path
 from runner.errors import LabError, MachineError
 from runner.lab import Lab, copy_starter, my_folder
 from runner.progress import Standing, read_progress
-
-LEFT_OUT = {"__pycache__"}
+from runner.stack.cargo import LEFT_OUT
 
 
 def reset(lab: Lab) -> str:
@@ -54,17 +54,30 @@ def require_pass(lab: Lab, what: str, *, anyway: bool) -> None:
 
 
 def text_files(folder: Path) -> set[str]:
-    """The files below a folder, by their relative names."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {name.as_posix() for name in found if not LEFT_OUT & set(name.parts)}
+    """The files below a folder that are somebody's work, by their relative names. What goes while we look is left out."""
+    found: set[str] = set()
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in LEFT_OUT]
+        paths = (Path(where, name) for name in names if name not in LEFT_OUT)
+        found |= {path.relative_to(folder).as_posix() for path in paths if path.is_file()}
+    return found
 
 
 def diff_file(old: Path, new: Path, name: str) -> Iterator[str]:
-    """A unified diff of one file, which either side may lack."""
-    before, after = (lines_of(folder / name) for folder in (old, new))
-    yield from difflib.unified_diff(before, after, f"{shown_path(old)}/{name}", f"{shown_path(new)}/{name}", lineterm="")
+    """A unified diff of one file, which either side may lack; of one that is no text only that it differs."""
+    before, after = (content_of(folder / name) for folder in (old, new))
+    was, now = (f"{shown_path(folder)}/{name}" for folder in (old, new))
+    if b"\0" not in before + after:
+        yield from difflib.unified_diff(lines_of(before), lines_of(after), was, now, lineterm="")
+    elif before != after:
+        yield f"{was} and {now} differ, and are no text"
 
 
-def lines_of(path: Path) -> list[str]:
-    """The lines of a file; none when there is no such file."""
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+def content_of(path: Path) -> bytes:
+    """What a file holds; nothing when there is no such file."""
+    return path.read_bytes() if path.is_file() else b""
+
+
+def lines_of(content: bytes) -> list[str]:
+    """The lines of a text."""
+    return content.decode(errors="replace").splitlines()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.attempt import text_files
 from runner.backend import choose_backend
 from runner.checkout import find_root, shown_path
 from runner.errors import LabError
@@ -139,10 +140,9 @@ def pytest_arguments(lab: Lab, submission: Submission, order: Order) -> list[str
 
 
 def is_same_tree(one: Path, other: Path) -> bool:
-    """Whether two folders hold the same files."""
-    if {p.relative_to(one) for p in one.rglob("*") if p.is_file()} != {p.relative_to(other) for p in other.rglob("*") if p.is_file()}:
-        return False
-    return all(filecmp.cmp(p, other / p.relative_to(one), shallow=False) for p in one.rglob("*") if p.is_file())
+    """Whether two folders hold the same files, those left out that are nobody's work."""
+    names = text_files(one)
+    return names == text_files(other) and all(filecmp.cmp(one / name, other / name, shallow=False) for name in names)
 
 
 def print_next(lab: Lab, submission: Submission, report: Report, *, is_untouched: bool) -> None:

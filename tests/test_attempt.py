@@ -1,13 +1,14 @@
 """A learner's own try, and what to do next."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.attempt import reset, show_debrief, show_solution
+from runner.attempt import reset, show_debrief, show_solution, text_files
 from runner.errors import LabError
 from runner.guidance import choose_next, describe_next, likely_bugs
 from runner.lab import Lab, copy_starter, find_lab, my_folder
@@ -60,6 +61,37 @@ def test_the_solution_is_a_diff_against_mine(hits: Lab) -> None:
     (my_folder(hits) / "notes.txt").unlink()
     (my_folder(hits) / "app.py").write_text((hits.folder / "solution" / "app.py").read_text())
     assert show_solution(hits, anyway=True) == "my/hits/ is the solution, letter for letter."
+
+
+def test_what_is_nobodys_work_is_not_compared(hits: Lab) -> None:
+    for name in ("__pycache__/app.pyc", "node_modules/left-pad/index.js", ".venv/bin/python", ".DS_Store"):
+        (my_folder(hits) / name).parent.mkdir(parents=True, exist_ok=True)
+        (my_folder(hits) / name).touch()
+    assert text_files(my_folder(hits)) == {"app.py"}
+
+
+def test_of_what_is_no_text_is_said_that_it_differs(hits: Lab) -> None:
+    mine, solution = my_folder(hits) / "hits.db", hits.folder / "solution" / "hits.db"
+    mine.write_bytes(b"\0mine")
+    solution.write_bytes(b"\0right")
+    text = show_solution(hits, anyway=True)
+    assert "my/hits/hits.db and labs/microservices/hits/solution/hits.db differ, and are no text\n" in f"{text}\n"
+    solution.write_bytes(b"\0mine")
+    assert "hits.db" not in show_solution(hits, anyway=True)
+
+
+def test_a_folder_that_goes_while_we_look_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "app.py").touch()
+    (tmp_path / "below").mkdir()
+    scan = os.scandir
+
+    def remove_and_scan(path: Any) -> Any:
+        if Path(path).name == "below":
+            Path(path).rmdir()
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", remove_and_scan)
+    assert text_files(tmp_path) == {"app.py"}
 
 
 ROW = Row("a", "t", 2, "A", 3, 30, [], [], "new", 0)

@@ -377,3 +377,13 @@ def test_trees_are_the_same_by_names_and_content(tmp_path: Path) -> None:
     (other / "more.py").touch()
     assert not is_same_tree(one, other)
     assert not is_same_tree(other, one)
+
+
+def test_what_python_or_the_finder_leaves_is_no_edit(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "app.py").write_text("same")
+    (tmp_path / "one" / "__pycache__").mkdir()
+    (tmp_path / "one" / "__pycache__" / "app.pyc").touch()
+    (tmp_path / "one" / ".DS_Store").touch()
+    assert is_same_tree(tmp_path / "one", tmp_path / "other")

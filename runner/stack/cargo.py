@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-LEFT_OUT = {"__pycache__", ".git", ".venv", "node_modules", ".pytest_cache"}
+LEFT_OUT = {"__pycache__", ".git", ".venv", "node_modules", ".pytest_cache", ".DS_Store"}
 LIMIT_BYTES = 64 << 20
 
 
