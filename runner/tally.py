@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from runner.cell import Cell
+from runner.verdict import Comparison
 
 
 def print_table(cells: Sequence[Cell]) -> None:
@@ -30,26 +31,24 @@ def grouped(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
 
 
 def margins(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """For each compared value, what the solution had and what those had that its check must catch and did."""
+    """For each compared value, what the solution had and what those had that its check must catch and did, each with its limit."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in cells:
         for check in cell.report.get("checks", []):
             for c in check["comparisons"]:
-                row = found.setdefault(
-                    (cell.lab.name, check["name"], c["what"]),
-                    {"lab": cell.lab.name, "check": check["name"], **c, "passing": [], "caught": []},
-                )
+                names = {"lab": cell.lab.name, "check": check["name"], "what": c["what"], "is_upper": c["is_upper"]}
+                row = found.setdefault((cell.lab.name, check["name"], c["what"]), {**names, "passing": [], "caught": []})
+                seen = {"value": c["value"], "limit": c["limit"]}  # a limit may be drawn from the run
                 if cell.expectation.submission == "solution":
-                    row["passing"].append(c["value"])
-                elif check["name"] in cell.expectation.fails and is_beyond(c):
-                    row["caught"].append(c["value"])
+                    row["passing"].append(seen)
+                elif check["name"] in cell.expectation.fails and not comparison_of(row, seen).holds:
+                    row["caught"].append(seen)
     return list(found.values())
 
 
-def is_beyond(comparison: dict[str, Any]) -> bool:
-    """Whether a value lies on the wrong side of its limit."""
-    value, limit = comparison["value"], comparison["limit"]
-    return bool(value > limit if comparison["is_upper"] else value < limit)
+def comparison_of(row: dict[str, Any], seen: dict[str, float]) -> Comparison:
+    """One of a row's values, beside its limit."""
+    return Comparison(row["what"], seen["value"], seen["limit"], row["is_upper"])
 
 
 def print_margins(cells: Sequence[Cell]) -> None:
@@ -59,10 +58,20 @@ def print_margins(cells: Sequence[Cell]) -> None:
         return
     print("\nlab                       compared value                        solution's worst      limit   nearest caught")
     for row in rows:
-        worst, nearest = (max, min) if row["is_upper"] else (min, max)
-        passing = f"{worst(row['passing']):.4g}" if row["passing"] else "-"
-        caught = f"{nearest(row['caught']):.4g}" if row["caught"] else "-"
-        print(f"{row['lab']:<25} {row['what'] or row['check']:<37} {passing:>16} {row['limit']:>10.4g} {caught:>16}")
+        worst = min((comparison_of(row, seen) for seen in row["passing"]), key=by_margin, default=None)
+        nearest = max((comparison_of(row, seen) for seen in row["caught"]), key=by_margin, default=None)
+        shown = worst or nearest
+        passing = f"{worst.value:.4g}" if worst else "-"
+        limit = f"{shown.limit:.4g}" if shown else "-"
+        caught = f"{nearest.value:.4g}" if nearest else "-"
+        if worst and nearest and nearest.limit != worst.limit:
+            caught += f" of {nearest.limit:.4g}"
+        print(f"{row['lab']:<25} {row['what'] or row['check']:<37} {passing:>16} {limit:>10} {caught:>16}")
+
+
+def by_margin(comparison: Comparison) -> tuple[float, float]:
+    """What orders values from the wrong side of their limits to the right one; beside a limit of 0 the values themselves do."""
+    return comparison.margin, -comparison.value if comparison.is_upper else comparison.value
 
 
 def write_results(cells: Sequence[Cell], problems: dict[str, list[str]], output: Path, wall_s: float) -> None:
@@ -82,7 +91,7 @@ def write_results(cells: Sequence[Cell], problems: dict[str, list[str]], output:
         }
         for c in cells
     ]
-    summary = {"schema": 1, "wall_s": round(wall_s, 1), "form": problems, "cells": rows, "margins": margins(cells)}
+    summary = {"schema": 2, "wall_s": round(wall_s, 1), "form": problems, "cells": rows, "margins": margins(cells)}
     (output / "verify.json").write_text(json.dumps(summary, indent=1) + "\n")
     failures = str(sum(bool(c.problem) for c in cells))
     suite = ElementTree.Element("testsuite", name="labs verify", tests=str(len(cells)), failures=failures)

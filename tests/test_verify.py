@@ -17,7 +17,7 @@ import pytest
 from runner.cell import Cell, Expectation
 from runner.lab import read_lab
 from runner.plan import Plan, expectations
-from runner.tally import margins
+from runner.tally import margins, print_margins
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -48,8 +48,9 @@ def test_a_lab_that_holds(kit: "Kit") -> None:
     assert {cell["seed"] for cell in data["cells"]} == {7}
     assert data["form"] == {"hits": []}
     (margin,) = data["margins"]
-    assert (margin["check"], margin["what"], margin["limit"], margin["passing"]) == ("test_every_hit_is_counted", "hits counted", 20, [20])
-    assert margin["caught"] == [10, 18]
+    assert (margin["check"], margin["what"], margin["is_upper"]) == ("test_every_hit_is_counted", "hits counted", False)
+    assert margin["passing"] == [{"value": 20, "limit": 20}]
+    assert margin["caught"] == [{"value": 10, "limit": 20}, {"value": 18, "limit": 20}]
     suite = ElementTree.parse(kit.root / "out" / "junit.xml").getroot()  # noqa: S314 - our own
     assert suite.attrib == {"name": "labs verify", "tests": "4", "failures": "0"}
     assert (kit.root / "out" / "hits-wrong-numbers-twice-1" / "report.json").exists()
@@ -248,20 +249,41 @@ def test_samples_of_the_days_to_come_are_all_wrong_answers(monkeypatch: pytest.M
     assert {found: seen.count(found) for found in seen} == {f"wrong/bug-{n}": 3 for n in range(7)}
 
 
+def compared(submission: str, fails: set[str], value: float, limit: float = 20, *, is_upper: bool = False) -> Cell:
+    """A cell whose test_a compared something."""
+    seen = report("FAIL", check("test_a", what="hits", value=value, limit=limit, is_upper=is_upper, margin=1.0))
+    return Cell(read_lab(LABS / "microservices" / "hits"), Expectation(submission, frozenset(fails), frozenset()), 1, report=seen)
+
+
 def test_margins_take_the_solution_and_what_must_be_caught() -> None:
-    lab = read_lab(LABS / "microservices" / "hits")
-
-    def cell(submission: str, fails: set[str], value: float) -> Cell:
-        seen = report("FAIL", check("test_a", what="hits", value=value, limit=20, is_upper=False, margin=1.0))
-        return Cell(lab, Expectation(submission, frozenset(fails), frozenset()), 1, report=seen)
-
     cells = [
-        cell("solution", set(), 25),
-        cell("solution", set(), 22),
-        cell("wrong/x", {"test_a"}, 5),
-        cell("wrong/y", {"test_a"}, 30),  # caught by another comparison of that check
-        cell("wrong/z", {"test_b"}, 1),  # not this check's to catch
+        compared("solution", set(), 25),
+        compared("solution", set(), 22),
+        compared("wrong/x", {"test_a"}, 5),
+        compared("wrong/y", {"test_a"}, 30),  # caught by another comparison of that check
+        compared("wrong/z", {"test_b"}, 1),  # not this check's to catch
     ]
     (row,) = margins(cells)
-    assert (row["check"], row["what"], row["limit"]) == ("test_a", "hits", 20)
-    assert (row["passing"], row["caught"]) == ([25, 22], [5])
+    assert (row["check"], row["what"], row["is_upper"]) == ("test_a", "hits", False)
+    assert (row["passing"], row["caught"]) == ([{"value": 25, "limit": 20}, {"value": 22, "limit": 20}], [{"value": 5, "limit": 20}])
+
+
+@pytest.mark.parametrize(
+    ("cells", "printed"),
+    [
+        ([("solution", 25, 20), ("solution", 22, 20), ("wrong/x", 5, 20), ("wrong/x", 9, 20)], ["22", "20", "9"]),
+        ([("wrong/x", 5, 20), ("solution", 25, 20), ("solution", 80, 70), ("wrong/x", 9, 40)], ["80", "70", "5 of 20"]),
+        ([("wrong/x", 5, 20)], ["-", "20", "5"]),
+    ],
+)
+def test_each_value_is_shown_beside_its_own_limit(
+    cells: list[tuple[str, float, float]], printed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_margins([compared(submission, {"test_a"}, value, limit) for submission, value, limit in cells])
+    worst, limit, nearest = printed
+    assert capsys.readouterr().out.endswith(f"{'hits':<37} {worst:>16} {limit:>10} {nearest:>16}\n")
+
+
+def test_beside_a_limit_of_nothing_the_values_themselves_count(capsys: pytest.CaptureFixture[str]) -> None:
+    print_margins([compared(submission, {"test_a"}, value, 0, is_upper=True) for submission, value in (("solution", 0), ("wrong/x", 7), ("wrong/x", 3))])
+    assert capsys.readouterr().out.endswith(f"{0:>16} {0:>10} {3:>16}\n")
