@@ -1,5 +1,6 @@
 """One cell of a verification: a submission of a lab, judged once, beside what lab.toml says that it must come to."""
 
+import re
 from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,3 +65,8 @@ def describe(report: dict[str, Any]) -> str:
 def names(checks: Set[str]) -> str:
     """Check names in a line."""
     return ", ".join(sorted(checks))
+
+
+def writable(words: str) -> str:
+    """Words of an app, question marks in the place of what neither a terminal nor XML takes (XML 1.0, 2.2; so no half of a surrogate pair)."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", words)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner.backend import choose_backend
-from runner.cell import Cell
+from runner.cell import Cell, writable
 from runner.checkout import find_root, shown_path
 from runner.errors import LabError, MachineError
 from runner.form import check_form
@@ -142,7 +142,7 @@ def run_cell(cell: Cell, plan: Plan, output: Path) -> None:
         cell.problem = f"no verdict (exit code {code}), see {shown_path(cell.folder)}/pytest.log"
     else:
         cell.report = json.loads(report.read_text())
-        cell.problem = cell.expectation.judge(cell.report)
+        cell.problem = writable(cell.expectation.judge(cell.report))
 
 
 @contextmanager
