@@ -5,18 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.checkout import all_lab_folders, find_root, shown_path
-from runner.errors import LabError
+from runner.errors import LabError, MachineError
 from runner.page import compare as write_comparison
 
 
 def compare(names: Sequence[str]) -> str:
-    """Write the page of two runs, the last two unless they are named, and say where it is. Raises LabError."""
+    """Write the page of two runs, the last two unless they are named, and say where it is. Raises LabError, MachineError."""
     runs = find_root() / ".labs" / "runs"
     if len(names) not in (0, 2):
         raise LabError(f"{len(names)} run{'s' * (len(names) != 1)} named", "name two, or none for the last two")
     folders = [find_run(runs, name) for name in names] or last_two(runs)
     page = find_root() / ".labs" / "compare.html"
-    write_comparison(folders[0], folders[1], read_titles(), page)
+    try:
+        page.parent.mkdir(exist_ok=True)
+        write_comparison(folders[0], folders[1], read_titles(), page)
+    except OSError as error:
+        raise MachineError(f"{shown_path(page)} cannot be made: {error}", "is the disk full, or read-only?") from error
     return f"{folders[0].name} and {folders[1].name}: {shown_path(page)}, for a browser"
 
 

@@ -16,6 +16,7 @@ from runner.verdict import CheckResult, Outcome
 ASSETS = Path(__file__).parent / "assets"
 LOG_BYTES = 16 << 10
 ROWS = 300
+FACTS = ("lab", "submission", "backend", "seed", "verdict", "requests", "unanswered", "load_s", "seconds")  # of report.json, as they are
 PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -41,11 +42,10 @@ def write_page(folder: Path, title: str) -> Path:
     return path
 
 
-def compare(one: Path, other: Path, titles: Mapping[str, str], output: Path) -> Path:
+def compare(one: Path, other: Path, titles: Mapping[str, str], output: Path) -> None:
     """A page with two runs side by side. Raises LabError when either is no run."""
     runs = [read_run(folder, titles.get(read_report(folder)["lab"], "")) for folder in (one, other)]
     output.write_text(render(runs), encoding="utf-8")
-    return output
 
 
 def render(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -62,7 +62,9 @@ def read_report(folder: Path) -> dict[str, Any]:
     """A run's report.json. Raises LabError."""
     try:
         report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if missing := [key for key in (*FACTS, "checks", "events") if key not in report]:
+            raise ValueError(f"its report.json has no {missing[0]!r}")  # noqa: TRY301 - told like all else below
+    except (OSError, ValueError, TypeError) as error:
         raise LabError(f"{folder} is no run's folder: {error}", "runs lie in .labs/runs/, each with a report.json") from error
     return report
 
@@ -75,7 +77,7 @@ def read_run(folder: Path, title: str) -> dict[str, Any]:
     marks = [{"t": (event["at_ns"] - start_ns) / 1e9, "what": event["what"]} for event in report["events"] if event["at_ns"] >= start_ns > 0]
     ends = [(r.end_ns - start_ns) / 1e9 for r in records] + [mark["t"] for mark in marks]
     return {
-        **{key: report[key] for key in ("lab", "submission", "backend", "seed", "verdict", "requests", "unanswered", "load_s", "seconds")},
+        **{key: report[key] for key in FACTS},
         "title": title,
         "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime((folder / "report.json").stat().st_mtime)),
         "checks": [{**check, "title": CheckResult(check["name"], Outcome.PASS).title} for check in report["checks"]],
@@ -104,7 +106,11 @@ def tables(report: Mapping[str, Any], records: Sequence[Record], start_ns: int, 
     columns = ["s", "ms", "status", "user", "replica", "method", "path", "answer"]
     found = [{"title": title, "note": count_note(len(mine)), "columns": columns, "rows": rows}]
     for file in sorted(folder.glob("*-calls.json")):
-        calls = [call for call in json.loads(file.read_text()) if value in call.values()]
+        try:
+            told = json.loads(file.read_text())
+        except ValueError:  # cut off by a full disk
+            continue
+        calls = [call for call in told if value in call.values()]
         if calls:
             found.append(call_table(file.name.removesuffix("-calls.json"), calls, name, value, start_ns))
     return found

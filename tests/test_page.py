@@ -9,7 +9,7 @@ import pytest
 
 from runner.errors import LabError
 from runner.history import Record
-from runner.page import find_focus, read_run, render
+from runner.page import FACTS, find_focus, read_run, render
 from runner.timeline import draw_timeline, percentile
 
 if TYPE_CHECKING:
@@ -64,6 +64,23 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         read_run(tmp_path, "")
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3", "null", '{"lab": "hits"}'])
+def test_what_is_no_report_of_a_run(tmp_path: Path, text: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(LabError, match="is no run's folder"):
+        read_run(tmp_path, "")
+
+
+def test_a_ledger_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    check = {"name": "test_a", "outcome": "FAIL", "blame": "", "seen": "key 7010: 9 loads", "comparisons": []}
+    report = {**dict.fromkeys(FACTS, ""), "checks": [check], "events": []}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    row = {"n": 1, "user": 1, "name": "/", "method": "GET", "path": "/", "start_ns": 1, "end_ns": 2, "status": 200, "context": {"key": "7010"}}
+    (tmp_path / "history.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "catalog-calls.json").write_text('[{"n": 1, "key": "70')
+    assert [table["title"] for table in read_run(tmp_path, "")["tables"]] == ["Requests for key 7010"]
+
+
 def test_every_run_leaves_a_page_and_two_can_be_compared(kit: "Kit") -> None:
     assert kit.labs("compare").returncode == 3, "there is nothing to compare yet"
     for submission in ("starter", "solution"):
@@ -79,3 +96,7 @@ def test_every_run_leaves_a_page_and_two_can_be_compared(kit: "Kit") -> None:
     assert kit.labs("compare", names[1], str(pages[0].parent)).returncode == 0
     assert kit.labs("compare", names[0]).returncode == 3
     assert kit.labs("compare", names[0], "no-such-run").returncode == 3
+    elsewhere = kit.root / "elsewhere"
+    (kit.root / ".labs").rename(elsewhere)
+    kept = [str(elsewhere / "runs" / name) for name in names]
+    assert kit.labs("compare", *kept).returncode == 0, "a .labs/ is made when there is none"

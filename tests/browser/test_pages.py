@@ -86,7 +86,8 @@ def test_a_report(browser: Browser, shots: Path, colours_of: Callable[[Locator],
 
 
 def test_two_runs_side_by_side(browser: Browser, shots: Path, run_folder: Path, tmp_path: Path) -> None:
-    page = open_page(browser, shots, compare(run_folder, run_folder, {"shop": "Shop"}, tmp_path / "compare.html"))
+    compare(run_folder, run_folder, {"shop": "Shop"}, tmp_path / "compare.html")
+    page = open_page(browser, shots, tmp_path / "compare.html")
     first, second = page.locator("article").all()
     boxes = first.bounding_box(), second.bounding_box()
     assert boxes[0]
