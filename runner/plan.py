@@ -57,17 +57,18 @@ def places_of(lab: Lab) -> tuple[str, str]:
 
 def changed_files(revision: str) -> list[str]:
     """What differs from a revision of git, new files included, relative to the root. Raises LabError."""
-    commands = (["diff", "--name-only", "--relative", revision, "--"], ["ls-files", "--others", "--exclude-standard"])
+    # -z: names as they are, where git would quote what is no ASCII.
+    commands = (["diff", "-z", "--name-only", "--relative", revision, "--"], ["ls-files", "-z", "--others", "--exclude-standard"])
     found: list[str] = []
     for command in commands:
         try:
-            done = subprocess.run(["git", *command], cwd=find_root(), capture_output=True, text=True, check=False)
+            done = subprocess.run(["git", *command], cwd=find_root(), capture_output=True, text=True, errors="replace", check=False)
         except OSError as error:
             raise LabError(f"git cannot be run: {error}", "--changed asks it what differs") from error
         if done.returncode:
             first = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
             raise LabError(f"git does not know what has changed since {revision!r}: {first}", "is it a commit, and fetched? CI often has one only")
-        found += done.stdout.splitlines()
+        found += filter(None, done.stdout.split("\0"))
     return found
 
 

@@ -7,16 +7,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from runner.backend import choose_backend
 from runner.cell import Cell, writable
 from runner.checkout import find_root, shown_path
-from runner.errors import LabError, MachineError
+from runner.errors import LabError, LabsError, MachineError
 from runner.form import check_form
 from runner.plan import Plan, choose_cells, choose_labs
 from runner.tally import print_margins, print_table, publish_summary, write_results
@@ -39,6 +40,7 @@ def verify(plan: Plan) -> int:
     backend.close()
     print(f"backend: {backend}", flush=True)
     plan = replace(plan, backend=backend.name)
+    fetch_ahead(cells, plan)
     started = time.monotonic()
     with kept_busy(plan.is_busy):
         run_cells(cells, plan, output)
@@ -71,6 +73,22 @@ def make_output(chosen: Path | None) -> Path:
     if is_taken:
         raise LabError(f"{shown_path(output)} is there already, and is no empty folder", "remove it, or say another --output")
     return output
+
+
+def fetch_ahead(cells: Sequence[Cell], plan: Plan) -> None:
+    """Bring what the first cells would fetch in the time that they have. What cannot be had is theirs to say."""
+    from runner.stack.embedded import SERVERS
+    from runner.stack.provision import Cache
+    from runner.toolchains import find_program, find_toolchains
+
+    cache, labs = Cache(), {cell.lab.name: cell.lab for cell in cells}.values()
+    wanted: list[Callable[[], object]] = [partial(find_toolchains, lab.app.build, (), cache) for lab in labs if lab.app.build]
+    if plan.backend == "embedded":
+        wanted += [partial(SERVERS[service]().fetch, cache) for service in sorted({service for lab in labs for service in lab.services})]
+        wanted += [partial(find_program, program, cache) for program in sorted({program for lab in labs for program in lab.programs})]
+    for bring in wanted:
+        with suppress(LabsError):
+            bring()
 
 
 def run_cells(cells: Sequence[Cell], plan: Plan, output: Path) -> None:

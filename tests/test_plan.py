@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.plan import read_shard
+from runner.plan import changed_files, read_shard
 from runner.tally import summarise
 
 if TYPE_CHECKING:
@@ -90,6 +90,18 @@ def test_only_what_has_changed(kit: "Kit") -> None:
     done = kit.labs("verify", "--changed", "no-such-revision")
     assert done.returncode == 3
     assert "git does not know what has changed since 'no-such-revision'" in done.stderr
+
+
+def test_a_name_that_git_would_quote_has_changed_too(kit: "Kit", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABS_ROOT", str(kit.root))
+    git(kit, "init", "-q")
+    (kit.lab("hits") / "caf\u00e9.txt").touch()
+    git(kit, "add", ".")
+    git(kit, "commit", "-q", "-m", "all")
+    (kit.lab("hits") / "caf\u00e9.txt").write_text("edited")
+    (kit.lab("unsure") / 'of\n"two" lines').touch()
+    folders = "labs/microservices/hits", kit.lab("unsure").relative_to(kit.root).as_posix()
+    assert changed_files("HEAD") == [f"{folders[0]}/caf\u00e9.txt", f'{folders[1]}/of\n"two" lines']
 
 
 def test_a_summary_of_nothing() -> None:

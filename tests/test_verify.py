@@ -15,9 +15,14 @@ import psutil
 import pytest
 
 from runner.cell import Cell, Expectation
+from runner.errors import MachineError
 from runner.lab import read_lab
 from runner.plan import Plan, expectations
+from runner.stack.embedded import SERVERS
+from runner.stack.embedded_redis import RedisServer
+from runner.stack.provision import Cache
 from runner.tally import margins, print_margins
+from runner.verify import verify
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -100,6 +105,21 @@ def test_a_cell_without_a_verdict_is_bad(kit: "Kit") -> None:
     assert done.stdout.count("no verdict (exit code 3), see .labs/verify/") == 4, "as they come, and at the end"
     assert "hits solution #2" in done.stdout
     assert "0 of 2 " in done.stdout
+
+
+def test_what_cells_need_is_fetched_before_their_time_begins(kit: "Kit", monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    class Server(RedisServer):
+        def fetch(self, cache: Cache) -> None:
+            done.append("fetched")
+            raise MachineError("offline")
+
+    monkeypatch.setitem(SERVERS, "redis", Server)
+    monkeypatch.setattr("runner.verify.run_cells", lambda *_: done.append("judged"))
+    monkeypatch.setenv("LABS_ROOT", str(kit.root))
+    verify(Plan(names=["bench"], only=["solution"], backend="embedded"))
+    assert done == ["fetched", "judged"]
 
 
 def test_nothing_to_verify_is_an_error(kit: "Kit") -> None:
@@ -294,5 +314,6 @@ def test_each_value_is_shown_beside_its_own_limit(
 
 
 def test_beside_a_limit_of_nothing_the_values_themselves_count(capsys: pytest.CaptureFixture[str]) -> None:
-    print_margins([compared(submission, {"test_a"}, value, 0, is_upper=True) for submission, value in (("solution", 0), ("wrong/x", 7), ("wrong/x", 3))])
+    cells = [("solution", 0), ("wrong/x", 7), ("wrong/x", 3)]
+    print_margins([compared(submission, {"test_a"}, value, 0, is_upper=True) for submission, value in cells])
     assert capsys.readouterr().out.endswith(f"{0:>16} {0:>10} {3:>16}\n")
