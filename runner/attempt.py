@@ -26,7 +26,10 @@ def reset(lab: Lab) -> str:
         except OSError as error:
             raise MachineError(f"{shown_path(mine)} cannot be moved to {shown_path(attic)}: {error}", "nothing was changed") from error
         kept = f"Your version is kept as {shown_path(attic)}/. "
-    copy_starter(lab)
+    try:
+        copy_starter(lab)
+    except MachineError as error:
+        raise MachineError(f"{error}\n{kept}".rstrip(), error.hint) from error
     return f"{kept}{shown_path(mine)}/ is the starter again."
 
 
@@ -41,9 +44,11 @@ def show_solution(lab: Lab, *, anyway: bool) -> str:
 
 
 def show_debrief(lab: Lab, *, anyway: bool) -> str:
-    """Why it works, and what it costs. Raises LabError before a pass, unless `anyway`."""
+    """Why it works, and what it costs. Raises LabError before a pass, unless `anyway`, and when there is none."""
     require_pass(lab, "debrief", anyway=anyway)
-    return (lab.folder / "debrief.md").read_text(encoding="utf-8").rstrip()
+    if not (text := lab.text_of("debrief.md").rstrip()):
+        raise LabError(f"{shown_path(lab.folder)} has no debrief.md")
+    return text
 
 
 def require_pass(lab: Lab, what: str, *, anyway: bool) -> None:

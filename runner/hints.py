@@ -15,10 +15,9 @@ def read_hints(text: str) -> list[tuple[int, str]]:
 
 def next_hint(lab: Lab, *, reset: bool = False) -> str:
     """The next hint, remembered; the last one again when none is left. `reset` forgets which were shown. Raises LabError."""
-    path = lab.folder / "hints.md"
-    hints = read_hints(path.read_text(encoding="utf-8")) if path.is_file() else []
+    hints = read_hints(lab.text_of("hints.md"))
     if not hints:
-        raise LabError(f"{shown_path(path)} holds no hints", "hints are headed `## Hint 1`, `## Hint 2`, `## Hint 3`")
+        raise LabError(f"{shown_path(lab.folder)}/hints.md holds no hints", "hints are headed `## Hint 1`, `## Hint 2`, `## Hint 3`")
     if reset:
         record_hints(lab.name, 0)
         return f"The hints of {lab.name} begin anew."

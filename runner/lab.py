@@ -69,6 +69,14 @@ class Lab(LabTable):
             return (self.folder / self.mysql.schema_file).read_text(encoding="utf-8")
         return "\n".join(self.kafka.topics) if service == "kafka" and self.kafka else ""
 
+    def text_of(self, name: str) -> str:
+        """One of its texts, such as hints.md; "" when it has none. Raises LabError when it cannot be read."""
+        path = self.folder / name
+        try:
+            return path.read_text(encoding="utf-8") if path.is_file() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise LabError(f"{shown_path(path)} cannot be read: {error}") from error
+
 
 def known_keys(models: Mapping[str, type[Table]], tables: Sequence[str]) -> list[str]:
     """The keys that a table of such a file may have; none for one that we do not know."""

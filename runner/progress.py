@@ -1,6 +1,7 @@
 """Where a learner stands: `.labs/progress.json`, written whole or not at all."""
 
 import fcntl
+import itertools
 import json
 import os
 import sys
@@ -80,7 +81,8 @@ def progress_file(root: Path | None = None) -> Path:
 
 def set_aside(path: Path, error: Exception) -> None:
     """Keep a broken file under another name, so that nothing is lost when a new one begins."""
-    backup = path.with_name("progress.json.broken")
+    names = itertools.chain(["progress.json.broken"], (f"progress.json.broken-{number}" for number in itertools.count(2)))
+    backup = next(free for name in names if not (free := path.with_name(name)).exists())
     try:
         path.replace(backup)
     except OSError as refused:

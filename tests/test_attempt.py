@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner.attempt import reset, show_debrief, show_solution, text_files
-from runner.errors import LabError
+from runner.errors import LabError, MachineError
 from runner.guidance import choose_next, describe_next, likely_bugs
 from runner.lab import Lab, copy_starter, find_lab, my_folder
 from runner.listing import Row
@@ -37,6 +37,14 @@ def test_reset_keeps_what_was_there(hits: Lab, kit: "Kit") -> None:
     assert (kept / "app.py").read_text() == "mine = True\n"
 
 
+def test_a_reset_that_stops_half_way_says_where_the_version_went(hits: Lab, kit: "Kit") -> None:
+    shutil.rmtree(hits.folder / "starter")
+    with pytest.raises(MachineError, match="the starter cannot be copied to my/hits") as caught:
+        reset(hits)
+    (kept,) = (kit.root / ".labs" / "attic").iterdir()
+    assert str(caught.value).endswith(f"\nYour version is kept as .labs/attic/{kept.name}/.")
+
+
 def test_reset_of_a_lab_never_begun_is_its_beginning(hits: Lab) -> None:
     shutil.rmtree(my_folder(hits))
     assert reset(hits) == "my/hits/ is the starter again."
@@ -47,6 +55,9 @@ def test_solution_and_debrief_wait_for_a_pass(hits: Lab) -> None:
         with pytest.raises(LabError, match="you have not passed hits yet") as caught:
             show(hits, anyway=False)
         assert "--show-anyway" in caught.value.hint
+    (hits.folder / "debrief.md").unlink()
+    with pytest.raises(LabError, match=r"labs/microservices/hits has no debrief\.md"):
+        show_debrief(hits, anyway=True)
     (hits.folder / "debrief.md").write_text("It works.\n")
     assert show_debrief(hits, anyway=True) == "It works."
     record_state("hits", "passed")

@@ -86,6 +86,12 @@ def test_a_lab_without_hints_says_so(leases: Lab, text: str | None) -> None:
         next_hint(leases)
 
 
+def test_hints_that_are_no_text_are_told(leases: Lab) -> None:
+    (leases.folder / "hints.md").write_bytes(b"## Hint 1\n\xff\n")
+    with pytest.raises(LabError, match=r"labs/middleware/leases/hints\.md cannot be read: 'utf-8' codec"):
+        next_hint(leases)
+
+
 def test_progress_is_a_small_file_that_a_person_can_read(root: Path) -> None:
     record_state("b", "failed")
     record_hints("a", 1)
@@ -125,6 +131,16 @@ def test_a_broken_progress_file_is_kept_and_said(root: Path, capsys: pytest.Capt
     record_hints("a", 1)
     assert read_progress() == {"a": Standing(hints=1)}
     assert capsys.readouterr().err == ""
+
+
+def test_a_second_broken_file_does_not_replace_the_first(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = root / ".labs" / "progress.json"
+    path.parent.mkdir()
+    for text in ("{", "[", "]"):
+        path.write_text(text)
+        assert read_progress() == {}
+    assert "is kept as .labs/progress.json.broken-3" in capsys.readouterr().err
+    assert [path.with_name(f"progress.json.broken{number}").read_text() for number in ("", "-2", "-3")] == ["{", "[", "]"]
 
 
 def test_a_place_that_cannot_be_written_is_said_and_no_more(root: Path, leases: Lab, capsys: pytest.CaptureFixture[str]) -> None:

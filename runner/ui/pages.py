@@ -77,18 +77,18 @@ def draw_lab(lab: Lab, conductor: Conductor) -> str:
     """A lab: the incident and its contract, the hints taken, the runs. The debrief and the solution after a pass."""
     root = find_root()
     standing = read_progress().get(lab.name, Standing())
-    hints = read_hints(text_of(lab, "hints.md"))
+    hints = read_hints(lab.text_of("hints.md"))
     has_passed = standing.state == "passed"
     live = conductor.current if conductor.current is not None and conductor.current.lab == lab.name else None
     return draw(
         "lab.html",
         lab=lab,
         row=make_row(root, lab.folder, standing),
-        readme=render(text_of(lab, "README.md")),
+        readme=render(lab.text_of("README.md")),
         hints=[(number, render(text)) for number, text in hints[: standing.hints]],
         hint_count=len(hints),
         has_passed=has_passed,
-        debrief=render(text_of(lab, "debrief.md")) if has_passed else Markup(),
+        debrief=render(lab.text_of("debrief.md")) if has_passed else Markup(),
         solution=show_solution(lab, anyway=False) if has_passed else "",
         choices=choices(has_passed=has_passed),
         mine=my_folder(lab).relative_to(root).as_posix(),
@@ -102,12 +102,6 @@ def draw_lab(lab: Lab, conductor: Conductor) -> str:
 def choices(*, has_passed: bool) -> list[str]:
     """What a page may run."""
     return ["starter", "mine", *(["solution"] if has_passed else [])]
-
-
-def text_of(lab: Lab, name: str) -> str:
-    """A text of a lab, "" when it has none."""
-    path = lab.folder / name
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def last_runs(root: Path, name: str) -> list[dict[str, Any]]:
