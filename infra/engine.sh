@@ -61,8 +61,8 @@ start_engine() {
         say "starting the docker service (log: journalctl -u docker)"
         systemctl start docker || true
     else
-        # A pid file that a killed engine left makes the next one refuse.
-        [ ! -e /var/run/docker.pid ] || kill -0 "$(cat /var/run/docker.pid)" 2>/dev/null || rm -f /var/run/docker.pid
+        # A pid file that a killed engine left makes the next one refuse, the more so when another process has that number now.
+        [ "$(cat "/proc/$(cat /var/run/docker.pid 2>/dev/null)/comm" 2>/dev/null)" = dockerd ] || rm -f /var/run/docker.pid
         say "starting dockerd (log: $LOG)"
         setsid dockerd >>"$LOG" 2>&1 </dev/null &
         started=$!

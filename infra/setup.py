@@ -23,7 +23,7 @@ PIP_LOCKED = [*PIP, "--require-hashes", "--only-binary=:all:", "--retries=2", "-
 PIP_EDITABLE = [*PIP, "--no-index", "--no-deps", "--no-build-isolation", "--editable"]
 
 # Settings of a user's that would send packages elsewhere than .venv, or change what the lock says; index and proxy settings stay.
-UNWANTED = {"PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_NO_BINARY"}
+UNWANTED = {"PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_NO_BINARY", "PIP_REQUIREMENT"}
 
 HINTS = {
     "DO NOT MATCH THE HASHES": "a package is not the one that was pinned: do not use it; ask who runs your package index",

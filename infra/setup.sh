@@ -3,6 +3,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 part=${1:-kit}
+case $part in kit | dev | browser | docs) ;; *)
+    printf 'set-up: it has no part called %s\n\nhint: sh infra/setup.sh [kit|dev|browser|docs]\n' "$part" >&2
+    exit 1
+    ;;
+esac
 
 # A venv does not survive a move of its folder, so the folder is part of what it was made for.
 key=$(pwd && cksum pyproject.toml requirements*.lock infra/setup.py)

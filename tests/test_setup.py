@@ -72,9 +72,9 @@ def fake_python(checkout: Path) -> Script:
     return write
 
 
-def run_setup(checkout: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def run_setup(checkout: Path, *parts: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": str(checkout / "bin"), **settings}
-    return subprocess.run(["sh", "infra/setup.sh"], cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(["sh", "infra/setup.sh", *parts], cwd=checkout, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_no_python_at_all_is_said(checkout: Path) -> None:
@@ -127,6 +127,14 @@ def test_a_python_that_was_asked_for_is_taken_or_nothing(checkout: Path, fake_py
     assert run_setup(checkout, PYTHON="python3.12").stdout.startswith("started python3.12 ")
     assert f"{old}: 3.8.0, too old" in run_setup(checkout, PYTHON=str(old)).stderr
     assert "seen: nowhere: not found" in run_setup(checkout, PYTHON="nowhere").stderr
+
+
+def test_a_part_that_it_does_not_have_is_told(checkout: Path, fake_python: Script) -> None:
+    fake_python("python3", (3, 12, 0))
+    assert run_setup(checkout, "docs").stdout.startswith("started python3 -I infra/setup.py docs")
+    done = run_setup(checkout, "doc")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "set-up: it has no part called doc\n\nhint: sh infra/setup.sh [kit|dev|browser|docs]\n"
 
 
 def test_a_ready_venv_costs_nothing_until_its_folder_or_lock_changes(checkout: Path, fake_python: Script) -> None:
@@ -263,7 +271,7 @@ def test_a_step_that_fails_shows_its_last_lines_and_a_hint(setup: ModuleType, ou
 
 
 def test_a_users_pip_settings_do_not_lead_packages_elsewhere(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"PIP_TARGET": "/elsewhere", "PYTHONPATH": "/elsewhere", "PIP_USER": "1", "PIP_INDEX_URL": "mine"}
+    settings = {"PIP_TARGET": "/elsewhere", "PIP_REQUIREMENT": "/elsewhere", "PYTHONPATH": "/elsewhere", "PIP_USER": "1", "PIP_INDEX_URL": "mine"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     show = f"import os; print({{n: v for n, v in os.environ.items() if n in {list(settings)}}})"
