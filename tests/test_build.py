@@ -308,6 +308,12 @@ def test_a_container_gets_packages_with_the_code(mine: Path, index: Path) -> Non
     assert (prepared.folder / "app.txt").read_text() == "one"
 
 
+def test_a_users_own_constraints_are_not_the_submissions(mine: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "constraints.txt").write_text("tiny==2\n")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraints.txt"))
+    assert install(mine, "tiny==1.0\n").packages is not None
+
+
 def test_an_error_of_pip_is_told_in_its_words(mine: Path, index: Path, cache: Path) -> None:
     with pytest.raises(
         AppError,

@@ -226,6 +226,14 @@ def test_a_wheel_is_unpacked_with_its_run_bits(cache: Cache, index: Path, capsys
     assert finished(cache) == [folder.name]
 
 
+@pytest.mark.parametrize("setting", ["PIP_CONSTRAINT", "PIP_REQUIREMENT"])
+def test_a_users_settings_choose_no_other_wheel(cache: Cache, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    (tmp_path / "wanted.txt").write_text("tiny==2\n")
+    monkeypatch.setenv(setting, str(tmp_path / "wanted.txt"))
+    tag = platform_tags()[0]
+    assert cache.wheel("tiny", "1.0", {tag: make_wheel(index, tag)}).is_dir()
+
+
 def test_a_wheel_with_another_sum_is_refused_and_removed(cache: Cache, index: Path) -> None:
     tag = platform_tags()[0]
     seen = make_wheel(index, tag)

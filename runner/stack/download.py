@@ -23,7 +23,7 @@ def download_wheel(requirement: str, tag: str, folder: Path) -> Path:
     platforms = [part for one in tag.split(".") if one != "any" for part in ("--platform", one)]
     command = [sys.executable, *PIP, *platforms, "--dest", str(folder), requirement]
     # pip downloads into TMPDIR first: there the progress bar sees it, and it goes with the rest if we die.
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(folder)}, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=pip_environment() | {"TMPDIR": str(folder)}, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode == 0 and len(wheels) == 1:
         return wheels[0]
@@ -31,6 +31,12 @@ def download_wheel(requirement: str, tag: str, folder: Path) -> Path:
         raise MachineError(f"{requirement} cannot be fetched: {sys.executable} has no pip", f"run: {sys.executable} -m ensurepip")
     hint = f"are you offline? where pip looks is set by pip's own settings; try: {sys.executable} -m pip download {requirement}"
     raise explain_failure(requirement, done.stderr, hint)
+
+
+def pip_environment() -> dict[str, str]:
+    """Ours for pip, without settings of a user's that would send packages elsewhere or choose others; those of index and proxy stay."""
+    unwanted = {"PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_NO_BINARY", "PIP_REQUIREMENT"}
+    return {key: value for key, value in os.environ.items() if key not in unwanted} | {"PIP_USER": "0"}
 
 
 def jar_name(artifact: str) -> str:
