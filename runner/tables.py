@@ -11,7 +11,8 @@ from runner.roadmap import all_leaves
 
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SERVICES = ("redis", "mysql", "kafka")
-OUR_NAMES = frozenset({"app", "check", "load", *SERVICES})  # of processes, log files and <NAME>_URL in a run
+# Of processes, log files and <NAME>_URL in a run.
+OUR_NAMES = frozenset({"app", "build", "check", "compose", "gate", "load", "locust", "proxy", *SERVICES})
 
 
 def check_name(name: str) -> str:
@@ -211,6 +212,16 @@ class LabTable(Table):
     wires: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(check_distinct)] = ()
     starter: StarterTable
     wrong: dict[Annotated[str, AfterValidator(check_name)], WrongTable] = {}
+
+    @field_validator("peers")
+    @classmethod
+    def check_peers(cls, peers: dict[str, PeerTable], info: ValidationInfo) -> dict[str, PeerTable]:
+        """None is called like a replica of one of the app's further processes."""
+        extra = info.data["app"].extra if "app" in info.data else ()
+        for name in peers:
+            if (kind := re.sub(r"-\d+$", "", name)) != name and kind in extra:
+                raise ValueError(f"{name!r} is what a process of [app.extra.{kind}] is called: choose another name")
+        return peers
 
     @field_validator("wires")
     @classmethod

@@ -165,9 +165,11 @@ def test_a_lab_cannot_be_changed(stampede: Lab) -> None:
         (
             "[peers.catalog]",
             "[peers.redis]",
-            "line 24: [peers] redis: the kit itself has processes called app, check, kafka, load, mysql, redis",
+            "line 24: [peers] redis: the kit itself has processes called app, build, check, compose, gate, kafka, load, locust, mysql, proxy, redis",
         ),
         ("[app.extra.worker]", "[app.extra.app-1]", "line 14: [app.extra] app-1: the kit itself has processes called app"),
+        ("[peers.catalog]", "[peers.gate]", "line 24: [peers] gate: the kit itself has processes called app"),
+        ("[peers.catalog]", "[peers.worker-1]", "line 24: peers: 'worker-1' is what a process of [app.extra.worker] is called"),
         (
             "[wrong.process-local-lock]",
             "[wrong.Local_Lock]",
