@@ -21,7 +21,7 @@ VERSION_LABEL = f"{REPOSITORY}.version"
 
 @functools.cache
 def tag_of(name: str) -> str:
-    """`backend-labs/<name>:<digest of all that goes in>`: an image of that tag is the right one."""
+    """`backend-labs/<name>:<digest of its recipe>`: an image of that tag is the right one."""
     return f"{REPOSITORY}/{name}:{RECIPES[name].digest()}"
 
 

@@ -46,7 +46,7 @@ class Recipe:
         return self.name == "kafka"
 
     def digest(self) -> str:
-        """12 hex digits that change with anything that goes in."""
+        """12 hex digits that change with its files, texts, packages and pins; not with code: who changes what `fetch` writes changes a pin."""
         parts = [(str(file.relative_to(FOLDER)), file.read_text()) for file in self.files()]
         made_of = (SUITE, self.official, tuple(self.local), tuple(self.extra), parts, sorted(self.texts().items()), self.pins())
         return hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]

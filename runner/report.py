@@ -113,7 +113,7 @@ def storable(value: float) -> float:
 
 
 def write_report(report: Report) -> None:
-    """Write report.json into the run's folder, whole or not at all."""
+    """Write report.json into the run's folder, whole or not at all. Raises OSError."""
     path = report.folder / "report.json"
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(report.as_json(), indent=1) + "\n")
@@ -173,7 +173,7 @@ def wrapped(parts: list[str], width: int = 110) -> list[str]:
 
 
 def new_run_folder(name: str) -> Path:
-    """A folder for one run under `.labs/runs`, that no other run has."""
+    """A folder for one run under `.labs/runs`, that no other run has. Raises MachineError, LabError after a thousand in one second."""
     runs = find_root() / ".labs" / "runs"
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for suffix in ["", *(f"-{n}" for n in range(2, 1000))]:

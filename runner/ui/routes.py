@@ -46,7 +46,7 @@ def make_app(conductor: Conductor, hosts: frozenset[str]) -> ASGIApp:
 
 
 class Pages:
-    """The handlers. Those that read the disk are plain functions, which Starlette runs in threads."""
+    """The handlers. Those that only read the disk are plain functions, which Starlette runs in threads; what starts a run belongs to the loop."""
 
     def __init__(self, conductor: Conductor) -> None:
         self.conductor = conductor
