@@ -16,7 +16,6 @@ class Follower:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.origin_ns: int | None = None  # the begin of the first request seen; the report knows it better by an instant
-        self.requests = 0
         self._histories: dict[Path, GrowingHistory] = {}
         self._buckets: dict[int, Bucket] = defaultdict(Bucket)
 
@@ -24,7 +23,6 @@ class Follower:
         """The points that have changed since the last time."""
         changed = set()
         for record in self._new_records():
-            self.requests += 1
             if self.origin_ns is None:
                 self.origin_ns = record.start_ns
             number = bucket_number(record, self.origin_ns)
