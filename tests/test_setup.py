@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
 GROUPS = {name: [Requirement(text) for text in texts] for name, texts in PROJECT["dependency-groups"].items()}
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-browser.lock", "requirements-docs.lock")
 SETTINGS = ("NAME", "SUBMISSION", "SEED", "KEEP", "BACKEND", "REPEAT", "BUSY", "JOBS", "SAMPLE", "LOCAL", "FIX", "PYTHON")
 
 # Runs infra/setup.sh's probe as another Python would see it, and shows what it was asked to run instead of running it.
@@ -417,7 +418,7 @@ def test_clean_keeps_what_is_the_learners(make: Make, checkout: Path) -> None:
 # The lock files and what is said of them.
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_package_is_pinned_with_hashes_and_no_host_is_named(name: str) -> None:
     text = (ROOT / name).read_text()
     assert "://" not in text
@@ -432,17 +433,18 @@ def locked(name: str) -> set[tuple[str, str]]:
     return set(re.findall(r"^(\S+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("requirements.lock", RUNTIME + GROUPS["build"]), ("requirements-dev.lock", GROUPS["dev"])])
+@pytest.mark.parametrize(("name", "wanted"), zip(LOCKS, (RUNTIME + GROUPS["build"], GROUPS["dev"], GROUPS["browser"], GROUPS["docs"]), strict=True))
 def test_the_lock_holds_what_the_project_asks_for(name: str, wanted: list[Requirement]) -> None:
     for requirement in wanted:
         versions = [version for package, version in locked(name) if package == canonicalize_name(requirement.name)]
         assert any(requirement.specifier.contains(version) for version in versions), requirement
 
 
-def test_both_locks_agree() -> None:
-    runtime, dev = locked("requirements.lock"), locked("requirements-dev.lock")
-    shared = {name for name, _ in runtime} & {name for name, _ in dev}
-    assert {pin for pin in dev if pin[0] in shared} <= runtime
+@pytest.mark.parametrize("name", LOCKS[1:])
+def test_a_lock_agrees_with_the_one_of_the_kit(name: str) -> None:
+    runtime, more = locked(LOCKS[0]), locked(name)
+    shared = {package for package, _ in runtime} & {package for package, _ in more}
+    assert {pin for pin in more if pin[0] in shared} <= runtime
 
 
 def test_the_build_backend_is_the_locked_one() -> None:

@@ -12,7 +12,7 @@ from runner.page import compare, write_page
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """A run as the kit leaves it: a hundred requests, a fault, a failed check that names a key."""
+    """A run as the kit leaves it: four hundred requests, a fault, a failed check that names a key, what the server counted."""
     folder = tmp_path / "run"
     folder.mkdir()
     start = 10**12
@@ -40,6 +40,8 @@ def run_folder(tmp_path: Path) -> Path:
     (folder / "app-1.log").write_text("</script><script>document.title = 'taken'</script>\n")
     calls = [{"n": 1, "replica": "app-1", "method": "GET", "path": "/p", "start_ns": start, "end_ns": start + 10**8, "status": 200, "key": "501"}]
     (folder / "catalog-calls.json").write_text(json.dumps(calls))
+    samples = [{"at_ns": start + n * 250_000_000, "commands": n * n, "clients": 3 + n % 4, "clients that wait": n % 3} for n in range(32)]
+    (folder / "counters.json").write_text(json.dumps({"redis": samples}))
     check = {"promised": "It holds.", "why": "it may not", "hint": "", "blame": "", "seconds": 0.1}
     value = {"what": "loads", "value": 9.0, "limit": 2.0, "is_upper": True, "margin": 0.2}
     checks = [
@@ -74,12 +76,13 @@ def test_a_report(browser: Browser, shots: Path, colours_of: Callable[[Locator],
     assert "FAIL shop: Shop" in page.locator("h1").inner_text()
     assert page.locator(".check").first.inner_text().startswith("FAIL"), "what failed comes first"
     charts = page.locator("canvas")
-    assert charts.count() == 2
-    for number in range(2):
+    assert charts.count() == 4
+    for number in range(4):
         assert colours_of(charts.nth(number)) > 20, "lines or points, axes and marks are drawn"
     assert "killed <app-1>" in page.locator(".marks").inner_text()
     headings = page.locator("h2").all_inner_texts()
-    assert headings == ["Promises", "Timeline", "Requests for key 501", "Calls at the catalog for key 501", "Logs"]
+    assert headings == ["Promises", "Timeline", "Servers", "Requests for key 501", "Calls at the catalog for key 501", "Logs"]
+    assert page.locator("h3").all_inner_texts() == ["redis, a second", "redis, at a time"]
     assert "<b>not bold</b>" in page.locator("table").first.inner_text()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page does not scroll sideways"
     page.close()
@@ -93,5 +96,5 @@ def test_two_runs_side_by_side(browser: Browser, shots: Path, run_folder: Path, 
     assert boxes[0]
     assert boxes[1]
     assert boxes[0]["y"] == boxes[1]["y"]
-    assert page.locator("canvas").count() == 4
+    assert page.locator("canvas").count() == 8
     page.close()
