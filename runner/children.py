@@ -41,9 +41,11 @@ class Process:
         self._children.send({"do": "signal", "pid": self.pid, "signo": int(signo)})
 
     def wait(self, timeout_s: float) -> int | None:
-        """Its exit code, or None if it still runs after `timeout_s`."""
+        """Its exit code, or None if it still runs after `timeout_s`. Raises MachineError when nobody is left who would tell it."""
         with self._children.changed:
-            self._children.changed.wait_for(lambda: self.exit_code is not None, timeout_s)
+            self._children.changed.wait_for(lambda: self.exit_code is not None or self._children.is_gone, timeout_s)
+        if self.exit_code is None and self._children.is_gone:
+            raise MachineError(f"the guard process is gone, and {self.name} with it", hint="was it killed? run again")
         return self.exit_code
 
     def kill(self) -> None:
@@ -73,7 +75,7 @@ class Children:
         self._send_lock = threading.Lock()
         self.changed = threading.Condition()
         self.exit_codes: dict[int, int] = {}
-        self._gone = False
+        self.is_gone = False  # the guard, and with it all that it held
         self._reader = threading.Thread(target=self._read, name="guard-events", daemon=True)
         self._reader.start()
 
@@ -121,7 +123,7 @@ class Children:
         number = next(self._ids)
         self.send({**request, "id": number})
         with self.changed:
-            self.changed.wait_for(lambda: number in self._answers or self._gone, ANSWER_WITHIN_S)
+            self.changed.wait_for(lambda: number in self._answers or self.is_gone, ANSWER_WITHIN_S)
         if number not in self._answers:
             raise MachineError("the guard process did not answer", hint="was it killed? run again")
         return self._answers.pop(number)
@@ -141,7 +143,7 @@ class Children:
                         self.exit_codes[event["child"]] = event["code"]
                     elif "id" in event:
                         self._answers[event["id"]] = event
-                self._gone = not data
+                self.is_gone = not data
                 self.changed.notify_all()
             if not data:
                 return

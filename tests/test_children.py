@@ -187,7 +187,7 @@ def test_a_guard_that_was_killed_is_told(children: Children, spawn: Spawn) -> No
     process = spawn("import signal; signal.pause()")
     children._guard.kill()
     children._guard.wait()
-    for act in (lambda: spawn("pass", "other"), process.kill):
+    for act in (lambda: process.wait(20), lambda: spawn("pass", "other"), process.kill):
         with pytest.raises(MachineError, match=r"the guard process (is gone|did not answer)") as caught:
             act()
         assert caught.value.hint == "was it killed? run again"
