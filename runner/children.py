@@ -37,7 +37,7 @@ class Process:
         return self._children.exit_codes.get(self._number)
 
     def signal(self, signo: int) -> None:
-        """Send a signal, unless it has ended already."""
+        """Send a signal, unless it has ended already; SIGKILL, SIGSTOP and SIGCONT to all of its process group."""
         self._children.send({"do": "signal", "pid": self.pid, "signo": int(signo)})
 
     def wait(self, timeout_s: float) -> int | None:

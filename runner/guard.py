@@ -21,6 +21,7 @@ LOG_HEAD_BYTES = 8 << 20
 LOG_TAIL_BYTES = 64 << 10
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+GROUP_SIGNALS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT}
 IS_LINUX = sys.platform.startswith("linux")
 
 
@@ -138,11 +139,12 @@ class Guard:
         self.tell({"event": "spawned", "id": request["id"], "pid": process.pid})
 
     def do_signal(self, request: dict[str, Any]) -> None:
-        """Signal a child that has not been reaped."""
+        """Signal a child that has not been reaped; a fault hits all of its process group, as Docker's hit the whole container."""
         # Only the guard may signal a child: it alone knows that the pid was not yet reaped and given to somebody else.
         if request["pid"] in self.children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(request["pid"], request["signo"])
+            send = os.killpg if request["signo"] in GROUP_SIGNALS else os.kill
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: of a group that has ended and is not reaped
+                send(request["pid"], request["signo"])
 
     def do_own(self, request: dict[str, Any]) -> None:
         """Remember a folder to remove at the end."""

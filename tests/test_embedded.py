@@ -1,5 +1,6 @@
 """The embedded stack: ports, programs, and real servers side by side."""
 
+import os
 import signal
 import socket
 import sys
@@ -150,6 +151,32 @@ def test_pause_returns_when_it_stands_and_a_kill_ends_it_all_the_same(stack: Emb
     stack.kill("ticks")
     assert stack.exit_code("ticks") == -signal.SIGKILL
     stack.pause("ticks")  # what has ended cannot be paused, and does not hold the caller up
+
+
+def test_a_fault_hits_what_a_program_has_started_too(stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    """As in a container: here a script that starts the server; a server with workers is another."""
+    argv = ["/bin/sh", "-c", '"$0" -c "$1" "$2"; true', sys.executable, LISTEN, str(stack.free_port())]
+    stack.start_program(Program("script", argv, tmp_path, {}))
+    eventually(lambda: stack.log("script").read_text() == "life\nlistens\n", "it listens")
+    (server,) = psutil.Process(stack.pid("script")).children()
+    stack.pause("script")
+    eventually(lambda: server.status() == psutil.STATUS_STOPPED, "the server stands")
+    stack.resume("script")
+    eventually(lambda: server.status() == psutil.STATUS_SLEEPING, "the server goes on")
+    stack.restart("script")
+    eventually(lambda: stack.log("script").read_text() == "life\nlistens\n" * 2, "the port is free: it listens again")
+    eventually(lambda: not psutil.pid_exists(server.pid), "the end of the first one")
+
+
+def test_a_program_that_dies_as_it_is_paused(stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    """Of its end the kernel knows before we do."""
+    stack.start_program(program("dies", "import signal; signal.pause()", tmp_path))
+    pid = stack.pid("dies")
+    with stack._children.changed:  # so that its exit code is not noted yet
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not psutil.pid_exists(pid), "its end")
+        stack.pause("dies")
+    assert stack.exit_code("dies") == -signal.SIGKILL
 
 
 def test_threads_are_counted(stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,6 +28,7 @@ from runner.stack.provision import Cache
 from runner.stack.server import EmbeddedServer
 
 FILLED = "filled"
+STANDS_WITHIN_S = 5.0
 SERVERS: dict[str, type[EmbeddedServer]] = {"redis": RedisServer, "mysql": MysqlServer, "kafka": KafkaServer}
 
 
@@ -163,7 +165,12 @@ class EmbeddedStack:
         process = self._process(name)
         process.signal(signal.SIGSTOP)
         # The signal travels by the guard: wait until the kernel says that the process stands, so that the caller's next time stamp is later.
-        while process.exit_code is None and psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        # It never says so of one that has just begun to start another (vfork(2)), which stands before it could run.
+        deadline = time.monotonic() + STANDS_WITHIN_S
+        while process.exit_code is None and time.monotonic() < deadline:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just died, and we are not yet told
+                if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
+                    break
             process.wait(0.001)
 
     def resume(self, name: str) -> None:
