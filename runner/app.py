@@ -51,7 +51,10 @@ class Peer:
         self._before = 0  # calls of earlier lives, which it does not know any more
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        """One control request; the answer's JSON. Raises LabError when the peer refuses, OSError when it cannot be reached."""
+        """One control request; the answer's JSON.
+
+        Raises LabError when the peer refuses, OSError when it cannot be reached, HTTPException or ValueError when what it answers is no answer.
+        """
         connection = http.client.HTTPConnection(self._host, self._control_port, timeout=10)
         try:
             payload = None if body is None else json.dumps(body)
@@ -136,7 +139,7 @@ class App:
                 try:
                     peer.ask("GET", "/calls")
                     break
-                except OSError as error:
+                except (OSError, http.client.HTTPException, ValueError) as error:
                     code = self._stack.exit_code(name)
                     if code is not None or time.monotonic() > deadline:
                         end = f"ended with exit code {code}" if code is not None else f"did not answer ({error})"
@@ -229,10 +232,9 @@ class App:
         seen = "no connection"
         while True:
             try:
-                connection = http.client.HTTPConnection(self._stack.host, replica.port, timeout=2)
-                connection.request(method, path)
-                status = connection.getresponse().status
-                connection.close()
+                with contextlib.closing(http.client.HTTPConnection(self._stack.host, replica.port, timeout=2)) as connection:
+                    connection.request(method, path)
+                    status = connection.getresponse().status
                 if 200 <= status < 300:
                     return
                 seen = f"status {status}"
@@ -300,6 +302,9 @@ class App:
         for replica in self.replicas:
             if replica.name == name:
                 self.await_replica(replica, self._table.ready)
+        for replica in self.extras:
+            if replica.name == name and (ready := self._table.extra[name.rpartition("-")[0]].ready):
+                self.await_replica(replica, ready)
 
 
 def env_name(name: str) -> str:

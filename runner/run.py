@@ -1,6 +1,7 @@
 """One run of one submission of one lab: what it starts, what a scenario and its checks may ask of it, and its end."""
 
 import contextlib
+import http.client
 import json
 import random
 import sys
@@ -133,7 +134,7 @@ class Run:
     def save_ledgers(self) -> None:
         """Write what each peer saw beside the history, as `<peer>-calls.json`."""
         for name, peer in self.app.peers.items():
-            with contextlib.suppress(OSError, LabError):  # a peer that a fault has ended has nothing to tell
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError, LabError):  # a peer that a fault has ended tells nothing
                 (self.folder / f"{name}-calls.json").write_text(json.dumps(peer.calls()))
 
     def stop(self) -> None:

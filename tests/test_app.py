@@ -6,18 +6,22 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 import redis
 
-from runner.app import listening_ports
+from runner.app import Replica, listening_ports
 from runner.children import clean_environment
 from runner.errors import AppError, Inconclusive, LabError, MachineError
 from runner.lab import Submission, read_lab
 from runner.run import Run
+
+if TYPE_CHECKING:
+    from conftest import Clockwork
 
 FOLDER = Path(__file__).parent / "labs" / "middleware" / "bench"
 SEED = 987_654_321
@@ -270,6 +274,51 @@ def test_a_restarted_peer_answers_and_keeps_its_ledger(run: Run) -> None:
     assert [call["key"] for call in peer.calls()[before:]] == ["old", "new"]
     run.call("GET", "/price/newer")
     assert [call["key"] for call in peer.calls()[before:]] == ["old", "new", "newer"]
+
+
+def test_a_readiness_request_without_an_answer_leaves_nothing_open(
+    run: Run, serve: "Callable[[], Clockwork]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Python warns of it, which is an error here as under plain pytest."""
+    clockwork = serve()
+    answer = clockwork.answer
+
+    def hang_once(handler: BaseHTTPRequestHandler) -> None:
+        handler.path = "/" if clockwork.visits else "/?hang=1"
+        answer(handler)
+
+    monkeypatch.setattr(clockwork, "answer", hang_once)
+    run.app.await_replica(Replica("app-1", 1, clockwork.server.server_port), "GET /healthz")
+    assert len(clockwork.visits) == 2
+
+
+def test_a_restarted_extra_process_is_awaited_when_it_serves(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one never does."""
+    worker = run.app._table.extra["worker"].model_copy(update={"ready": "GET /healthz"})
+    monkeypatch.setattr(run.app, "_table", run.app._table.model_copy(update={"extra": {"worker": worker}, "ready_within_s": 0.1}))
+    monkeypatch.setattr(run.app, "extras", [Replica("worker-1", 1, run.stack.free_port())])
+    with pytest.raises(AppError, match=r"worker-1 did not answer GET /healthz within 0\.1 s"):
+        run.restart("worker-1")
+
+
+def test_a_peer_that_answers_nonsense_is_asked_again_and_costs_no_run(
+    run: Run, serve: "Callable[[], Clockwork]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clockwork = serve()
+    no_http, no_json = b"what?\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{"
+    answers = [no_http, no_json, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", no_http, no_json]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(answers.pop(0))
+        handler.close_connection = True
+
+    monkeypatch.setattr(clockwork, "answer", answer)
+    monkeypatch.setattr(run.peer("price-list"), "_control_port", clockwork.server.server_port)
+    run.app.await_peers()
+    assert len(answers) == 2
+    run.save_ledgers()
+    run.save_ledgers()
+    assert answers == []
 
 
 def test_the_clock_of_one_replica_can_be_shifted(run: Run) -> None:
