@@ -19,6 +19,7 @@ control address is CONTROL_PORT with the bearer token CONTROL_TOKEN, which the a
 
 import asyncio
 import hmac
+import json
 import os
 import time
 from collections import Counter
@@ -118,13 +119,13 @@ class Peer:
             return check
 
         async def read_calls(request: Request) -> Response:
-            return JSONResponse(self.calls[int(request.query_params.get("after", 0)) :])
+            return as_json(self.calls[int(request.query_params.get("after", 0)) :])
 
         async def change_state(request: Request) -> Response:
             async with self._changed:
                 self.state.update(await request.json())
                 self._changed.notify_all()
-            return JSONResponse(self.state)
+            return as_json(self.state)
 
         control = [Route("/calls", guarded(read_calls)), Route("/state", guarded(change_state), methods=["POST"])]
         public = self._listen(Starlette(routes=self._routes), int(os.environ["PORT"])) if serve is None else serve(f"{HOST}:{os.environ['PORT']}")
@@ -137,3 +138,8 @@ class Peer:
     async def _listen(app: Starlette, port: int) -> None:
         config = uvicorn.Config(app, host=HOST, port=port, log_level="warning", access_log=False, lifespan="off")
         await uvicorn.Server(config).serve()
+
+
+def as_json(value: object) -> Response:
+    """Of whatever a peer may note: JSONResponse refuses NaN and half a surrogate, and then nothing of the ledger can be read."""
+    return Response(json.dumps(value), media_type="application/json")

@@ -44,11 +44,11 @@ def peer(tmp_path: Path, unused_ports: Callable[[int], list[int]], eventually: C
         process.communicate()
 
 
-def ask(peer: Peer, path: str, *, method: str = "GET", port: int | None = None, **headers: str) -> tuple[int, Any]:
+def ask(peer: Peer, path: str, *, method: str = "GET", body: str | None = None, port: int | None = None, **headers: str) -> tuple[int, Any]:
     """One request to the public address, or to another port."""
     connection = http.client.HTTPConnection(HOST, port or peer.port, timeout=10)
     try:
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
         text = answer.read()
     finally:
@@ -107,6 +107,15 @@ def test_a_bug_of_the_peer_is_noted_as_what_its_caller_saw(peer: Peer) -> None:
     (call,) = peer.calls()
     assert call["end_ns"] is not None
     assert call["status"] == 500
+
+
+@pytest.mark.parametrize("text", ["NaN", '"\\ud800"'], ids=["no-number", "half-a-surrogate"])
+def test_what_strict_json_cannot_say_is_noted_all_the_same(peer: Peer, text: str) -> None:
+    """An app may send it, and what it did must stay known."""
+    assert ask(peer, "/app-1/notes", method="POST", body=text)[0] == 200
+    (call,) = peer.calls()
+    assert repr(call["note"]) == repr(json.loads(text))
+    peer.set(note=json.loads(text))
 
 
 def test_an_unknown_path_is_no_call(peer: Peer) -> None:

@@ -16,6 +16,12 @@ async def read_price(request, call):
     return {"price": peer.state["price"], "seed": peer.seed, "order": peer.count("prices")}
 
 
+@peer.route("POST", "/notes")
+async def take_note(request, call):
+    call["note"] = await request.json()
+    return {}
+
+
 @peer.route("POST", "/crash")
 async def crash(request, call):
     raise RuntimeError("a bug of the peer")
