@@ -18,7 +18,7 @@ from runner.lab import Lab, Submission, read_lab, resolve_submission
 from runner.page import write_page
 from runner.report import Report, claim_run_folder, new_run_folder, print_verdict, write_report
 from runner.run import Run
-from runner.verdict import CheckResult, Outcome, decide_verdict, read_promise, read_seen
+from runner.verdict import CheckResult, Outcome, decide_verdict, read_promise, read_seen, worst_of
 
 STARTED = time.monotonic()
 
@@ -155,17 +155,18 @@ class Judge:
         if self.is_interrupted:
             session.exitstatus = int(Outcome.ERROR)
             return
+        outcomes = []
         for nodeid in self.results:
             if nodeid not in self.runs:
-                session.exitstatus = int(Outcome.ERROR)
+                outcomes.append(Outcome.ERROR)
                 continue
             self.conclude(nodeid)  # of a run whose app or servers did not start
             with contextlib.suppress(LabsError, OSError):  # the page is made of what is there already, and can be made again
                 write_page(self.reports[nodeid].folder, self.runs[nodeid].lab.title)
-        if self.reports and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            outcomes.append(self.reports[nodeid].verdict.outcome)
+        if outcomes and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             is_other_failed = session.testsfailed > sum(len([c for c in r.verdict.checks if c.outcome]) for r in self.reports.values())
-            worst = max(r.verdict.outcome for r in self.reports.values())
-            session.exitstatus = int(worst or (Outcome.FAIL if is_other_failed else Outcome.PASS))
+            session.exitstatus = int(worst_of(outcomes) or (Outcome.FAIL if is_other_failed else Outcome.PASS))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Under plain pytest, the verdicts follow pytest's own words."""

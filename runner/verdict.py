@@ -15,6 +15,9 @@ class Outcome(enum.IntEnum):
     ERROR = 3
 
 
+WORST_FIRST = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A value that a check compared with its limit."""
@@ -76,16 +79,18 @@ class Verdict:
         return [c.name for c in self.checks if c.outcome is Outcome.FAIL and not c.blame]
 
 
+def worst_of(outcomes: Iterable[Outcome]) -> Outcome:
+    """The worst, in the order ERROR, FAIL, INCONCLUSIVE, PASS; ERROR when there is none."""
+    return min(outcomes, key=WORST_FIRST.index, default=Outcome.ERROR)
+
+
 def decide_verdict(checks: Iterable[CheckResult]) -> Verdict:
-    """The worst of all, in the order ERROR, FAIL, INCONCLUSIVE, PASS; no check at all is an ERROR.
+    """The worst of all; no check at all is an ERROR.
 
     A failed check stands on what it saw, even where another could not judge.
     """
     results = list(checks)
-    for outcome in (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE):
-        if any(c.outcome is outcome for c in results):
-            return Verdict(outcome, results)
-    return Verdict(Outcome.PASS if results else Outcome.ERROR, results)
+    return Verdict(worst_of(check.outcome for check in results), results)
 
 
 def read_promise(docstring: str | None) -> tuple[str, str]:

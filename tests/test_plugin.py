@@ -80,6 +80,15 @@ def test_labs_of_one_session_are_judged_each_and_the_worst_is_the_exit_code(kit:
     assert len(list((kit.root / ".labs" / "runs").iterdir())) == 2
 
 
+@pytest.mark.parametrize(("submission", "code"), [("solution", 1), ("wrong/numbers-twice", 3)])
+def test_of_several_labs_a_fail_outranks_what_cannot_be_judged_and_an_error_all(kit: "Kit", submission: str, code: int) -> None:
+    """`unsure` can never judge, and has no such wrong submission."""
+    kit.edit("microservices/hits/test_lab.py", "    assert numbers,", "    assert False, 'no number is right'\n    assert numbers,")
+    done = run_pytest(kit, "labs/microservices", f"--submission={submission}")
+    assert done.returncode == code, done.stdout
+    assert f"FAIL  hits   {submission} " in done.stdout
+
+
 def test_the_seed_repeats_what_is_random(kit: "Kit") -> None:
     numbers: list[tuple[int, str]] = []
     for seed in ([], ["--seed=5"], ["--seed=5"]):
