@@ -67,9 +67,10 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
         run.start_app()
         yield run
         judge.conclude(request.node.nodeid)  # here, since what follows takes a while
-        run.save_ledgers()
-        if config.getoption("--keep"):
-            judge.hold(run)
+        if not judge.is_interrupted:  # after Ctrl-C pytest ends fixtures, too
+            run.save_ledgers()
+            if config.getoption("--keep"):
+                judge.hold(run)
     finally:
         run.stop()
 

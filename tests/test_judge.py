@@ -355,6 +355,16 @@ def test_keep_leaves_all_up_until_ctrl_c(kit: "Kit", processes: Processes) -> No
     assert processes() == []
 
 
+def test_after_ctrl_c_nothing_is_kept_up(kit: "Kit", processes: Processes) -> None:
+    process = kit.start("run", "hits", kit.submission("idles"), "--keep")
+    read_until(process, MOMENTS["under load"])
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 3, rest
+    assert "kept up" not in rest
+    assert processes() == []
+
+
 def test_two_runs_side_by_side_do_not_meet(kit: "Kit") -> None:
     both = [kit.start("run", "hits", f"--submission={which}") for which in ("solution", "starter")]
     texts = [process.communicate(timeout=60)[0] for process in both]
