@@ -1,6 +1,7 @@
 """The pytest plugin: the `lab` fixture, which owns a run from its first process to its end, and the verdict over its checks."""
 
 import contextlib
+import errno
 import os
 import random
 import sys
@@ -21,6 +22,8 @@ from runner.run import Run
 from runner.verdict import CheckResult, Outcome, decide_verdict, read_promise, read_seen, worst_of
 
 STARTED = time.monotonic()
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+MACHINE_HINT = "is the disk full, are too many files open, or is the Docker engine gone? `make doctor` looks at this machine"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -188,7 +191,7 @@ def asks_for_the_lab(item: pytest.Function) -> bool:
 
 
 def judge_check(item: pytest.Function, error: BaseException | None, *, is_setup: bool, seconds: float, doubt: str = "") -> CheckResult:
-    """What a check came to: an assertion in it is a failed promise, the kit's own errors say whom to blame, all else is a broken lab.
+    """What a check came to: an assertion in it is a failed promise, the kit's own errors say whom to blame, all else is a broken lab or machine.
 
     With a `doubt` (the machine was slow) a failed promise is INCONCLUSIVE.
     """
@@ -196,17 +199,23 @@ def judge_check(item: pytest.Function, error: BaseException | None, *, is_setup:
     result = CheckResult(name=item.name, outcome=Outcome.PASS, promised=promised, why=why, seconds=seconds)
     if error is None:
         return result
-    seen = str(error)
+    seen = str(error).encode("utf-8", "backslashreplace").decode()  # half a surrogate, of bytes that are no text, could not be printed
     if isinstance(error, AssertionError | pytest.fail.Exception) and not is_setup:
         if doubt:
             return replace(result, outcome=Outcome.INCONCLUSIVE, seen=f"{doubt}, so this may be no fault of the app: {read_seen(seen)}")
         return replace(result, outcome=Outcome.FAIL, seen=read_seen(seen))
     if not isinstance(error, LabsError):
-        hint = "the lab's own code failed: run it with pytest to see where"
-        return replace(result, outcome=Outcome.ERROR, blame="lab", seen=f"{type(error).__name__}: {seen}", hint=hint)
+        blame, hint = ("machine", MACHINE_HINT) if is_of_machine(error) else ("lab", "the lab's own code failed: run it with pytest to see where")
+        return replace(result, outcome=Outcome.ERROR, blame=blame, seen=f"{type(error).__name__}: {seen}", hint=hint)
     result = replace(result, seen=seen, hint=error.hint)
     if isinstance(error, Inconclusive):
         return replace(result, outcome=Outcome.INCONCLUSIVE)
     if isinstance(error, AppError):
         return replace(result, outcome=Outcome.FAIL, blame="app")
     return replace(result, outcome=Outcome.ERROR, blame="lab" if isinstance(error, LabError) else "machine")
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether it tells of a machine that has no more to give, or of its Docker engine."""
+    is_exhausted = isinstance(error, OSError) and error.errno in MACHINE_ERRORS
+    return is_exhausted or type(error).__module__.partition(".")[0] in ("docker", "requests")

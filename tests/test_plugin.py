@@ -1,5 +1,6 @@
 """Plain pytest on a lab is the same run as `labs run`: the same exit codes, the same reports."""
 
+import errno
 import json
 import random
 import re
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from docker.errors import DockerException
 
 from runner.errors import AppError, Inconclusive, LabError, MachineError
-from runner.plugin import judge_check
+from runner.plugin import MACHINE_HINT, judge_check
 from runner.verdict import CheckResult, Outcome
 
 if TYPE_CHECKING:
@@ -160,6 +162,10 @@ def judge(error: BaseException | None, *, is_setup: bool = False, doubt: str = "
         (LabError("no such peer", "see lab.toml"), Outcome.ERROR, "lab", "no such peer", "see lab.toml"),
         (MachineError("disk full", "tidy up"), Outcome.ERROR, "machine", "disk full", "tidy up"),
         (KeyError("x"), Outcome.ERROR, "lab", "KeyError: 'x'", "the lab's own code failed: run it with pytest to see where"),
+        (OSError(errno.ENOSPC, "No space left on device"), Outcome.ERROR, "machine", "OSError: [Errno 28] No space left on device", MACHINE_HINT),
+        (DockerException("no engine"), Outcome.ERROR, "machine", "DockerException: no engine", MACHINE_HINT),
+        (FileNotFoundError("x"), Outcome.ERROR, "lab", "FileNotFoundError: x", "the lab's own code failed: run it with pytest to see where"),
+        (AssertionError("stored: \udcff"), Outcome.FAIL, "", "stored: \\udcff", ""),
     ],
 )
 def test_the_type_of_an_error_says_whom_to_blame(error: Exception | None, outcome: Outcome, blame: str, seen: str, hint: str) -> None:
