@@ -6,18 +6,18 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runner.backend import BACKENDS, Choice, choose_backend
-from runner.errors import AppError, Inconclusive, LabError, LabsError
+from runner.errors import AppError, Inconclusive, LabError, LabsError, MachineError
 from runner.generator import HeadStart
 from runner.lab import Lab, Submission, read_lab, resolve_submission
 from runner.page import write_page
-from runner.report import Report, claim_run_folder, new_run_folder, print_verdict, write_report
+from runner.report import INDENT, Report, claim_run_folder, new_run_folder, print_verdict, write_report
 from runner.run import Run
 from runner.verdict import CheckResult, Outcome, decide_verdict, read_promise, read_seen, worst_of
 
@@ -95,6 +95,7 @@ class Judge:
         self.runs: dict[str, Run] = {}  # test module -> its run
         self.results: dict[str, list[CheckResult]] = {}
         self.reports: dict[str, Report] = {}
+        self.unwritten: dict[str, MachineError] = {}
         self.is_interrupted = False
         self.ahead = next((plugin for plugin in config.pluginmanager.get_plugins() if isinstance(plugin, HeadStart)), None)
 
@@ -120,13 +121,21 @@ class Judge:
             return
         run = self.runs[nodeid]
         began_s = run.created_ns / 1e9 if self.config.getoption("--await-go") else STARTED
-        report = Report.of(run, decide_verdict(self.results[nodeid]), seconds=time.monotonic() - began_s)
-        write_report(report)
-        self.reports[nodeid] = report
+        self.reports[nodeid] = report = Report.of(run, decide_verdict(self.results[nodeid]), seconds=time.monotonic() - began_s)
+        try:
+            write_report(report)
+        except MachineError as error:  # the verdict stands, and is told
+            self.unwritten[nodeid] = error
         if run.is_narrated:
             print()
-            print_verdict(report, print)
+            self.tell(nodeid, print)
             sys.stdout.flush()
+
+    def tell(self, nodeid: str, write: Callable[[str], object]) -> None:
+        """The verdict, and why there is no report.json of it."""
+        print_verdict(self.reports[nodeid], write)
+        if nodeid in self.unwritten:
+            write(f"  ! {self.unwritten[nodeid]}\n\n{INDENT}hint: {self.unwritten[nodeid].hint}")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
@@ -174,9 +183,9 @@ class Judge:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Under plain pytest, the verdicts follow pytest's own words."""
-        for report in self.reports.values():
+        for nodeid, report in self.reports.items():
             terminalreporter.section(f"verdict of {report.lab}")
-            print_verdict(report, terminalreporter.write_line)
+            self.tell(nodeid, terminalreporter.write_line)
 
 
 def await_go() -> None:

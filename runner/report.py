@@ -113,11 +113,14 @@ def storable(value: float) -> float:
 
 
 def write_report(report: Report) -> None:
-    """Write report.json into the run's folder, whole or not at all. Raises OSError."""
+    """Write report.json into the run's folder, whole or not at all. Raises MachineError."""
     path = report.folder / "report.json"
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report.as_json(), indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise MachineError(f"the report cannot be written: {error}", "is the disk full, or read-only?") from error
 
 
 def print_verdict(report: Report, write: Callable[[str], object]) -> None:

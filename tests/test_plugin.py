@@ -131,6 +131,16 @@ def test_other_tests_beside_a_lab_count_too(kit: "Kit") -> None:
     assert "PASS  hits " in done.stdout
 
 
+def test_a_verdict_whose_report_cannot_be_written_is_told_all_the_same(kit: "Kit") -> None:
+    """As on a full disk."""
+    kit.edit("microservices/hits/test_lab.py", "    return load", "    (lab.folder / 'report.tmp').mkdir()\n    return load")
+    done = run_pytest(kit, "labs/microservices/hits/test_lab.py", "--submission=solution")
+    assert done.returncode == 0, done
+    assert "PASS  hits   solution " in done.stdout
+    assert "  ! the report cannot be written: [Errno 21] " in done.stdout
+    assert "hint: is the disk full, or read-only?" in done.stdout
+
+
 # What a check came to
 
 
