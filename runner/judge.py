@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +19,9 @@ from runner.lab import Lab, Submission, copy_starter, find_lab, resolve_submissi
 from runner.progress import record_state
 from runner.report import Report, claim_run_folder, new_run_folder
 from runner.verdict import Outcome
+
+if TYPE_CHECKING:
+    from runner.run import Run
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Listener:
     def __init__(self) -> None:
         self.reports: list[Report] = []
         self.problems: list[str] = []
+        self.is_untouched = False
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A test_lab.py that cannot be imported."""
@@ -52,6 +57,10 @@ class Listener:
         """A run that could not even be made."""
         if report.when == "setup" and report.failed:
             self.problems.append(report.longreprtext)
+
+    def pytest_labs_app_starts(self, run: "Run") -> None:
+        """Whether it is the starter that is judged: the learner may go on editing meanwhile."""
+        self.is_untouched = run.submission.kind == "mine" and is_same_tree(run.submission.path, run.lab.folder / "starter")
 
     def pytest_internalerror(self, excrepr: object) -> None:
         """A bug of the kit."""
@@ -95,12 +104,11 @@ def judge_submission(order: Order, ahead: HeadStart | None = None) -> int:
     if order.debug_port is not None:
         print("This was a run under the debugger: one replica, no fault on it, limits that wait. What it came to is no verdict.")
         return int(report.verdict.outcome)
-    is_untouched = submission.kind == "mine" and is_same_tree(submission.path, lab.folder / "starter")
-    if submission.kind == "mine" and not is_untouched and report.verdict.outcome in (Outcome.PASS, Outcome.FAIL):
+    if submission.kind == "mine" and not listener.is_untouched and report.verdict.outcome in (Outcome.PASS, Outcome.FAIL):
         record_state(lab.name, "passed" if report.verdict.outcome is Outcome.PASS else "failed")
     if not order.is_brief:
-        print_next(lab, submission, report, is_untouched=is_untouched)
-    if order.is_demonstration and is_untouched and report.verdict.outcome is Outcome.FAIL:
+        print_next(lab, submission, report, is_untouched=listener.is_untouched)
+    if order.is_demonstration and listener.is_untouched and report.verdict.outcome is Outcome.FAIL:
         return 0
     return int(report.verdict.outcome)
 

@@ -40,6 +40,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--run-folder", type=Path, default=None, help="where to write the report and logs (default: .labs/runs/<time>-<lab>)")
 
 
+class Hooks:
+    """What another plugin may want to know of a run."""
+
+    def pytest_labs_app_starts(self, run: Run) -> None:
+        """The app is about to start, with the files that the submission has now."""
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Make our hook known."""
+    pluginmanager.add_hookspecs(Hooks)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the judge of this session."""
     config.pluginmanager.register(Judge(config), "labs-judge")
@@ -67,6 +79,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
             run.app.start_ahead()
             await_go()
             run.created_ns = time.monotonic_ns()  # it was warm before: what is told counts from the go
+        config.hook.pytest_labs_app_starts(run=run)
         run.start_app()
         yield run
         judge.conclude(request.node.nodeid)  # here, since what follows takes a while

@@ -302,6 +302,15 @@ def test_an_edited_copy_is_judged_as_the_learners(kit: "Kit") -> None:
     assert json.loads((kit.root / ".labs" / "progress.json").read_text())["labs"]["hits"]["state"] == "passed"
 
 
+def test_what_is_edited_during_a_run_is_not_what_it_judges(kit: "Kit") -> None:
+    edit = "(lab.submission.path / 'app.py').write_text('# edited')"
+    kit.edit("microservices/hits/test_lab.py", "    return load", f"    {edit}\n    return load")
+    done = kit.labs("run", "hits", "--demonstrate")
+    assert done.returncode == 0, done
+    assert "This is the incident: the starter works in a demo and fails here." in done.stdout
+    assert not (kit.root / ".labs" / "progress.json").exists()
+
+
 # Interrupted
 
 
