@@ -47,6 +47,7 @@ class Listener:
         self.reports: list[Report] = []
         self.problems: list[str] = []
         self.is_untouched = False
+        self.is_interrupted = False
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A test_lab.py that cannot be imported."""
@@ -61,6 +62,10 @@ class Listener:
     def pytest_labs_app_starts(self, run: "Run") -> None:
         """Whether it is the starter that is judged: the learner may go on editing meanwhile."""
         self.is_untouched = run.submission.kind == "mine" and is_same_tree(run.submission.path, run.lab.folder / "starter")
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Ctrl-C; by the same way pytest itself ends a session that it cannot collect."""
+        self.is_interrupted = not isinstance(excinfo.value, pytest.Session.Interrupted)
 
     def pytest_internalerror(self, excrepr: object) -> None:
         """A bug of the kit."""
@@ -94,9 +99,9 @@ def judge_submission(order: Order, ahead: HeadStart | None = None) -> int:
         del os.environ[name]  # in PYTEST_ADDOPTS a -x would leave out checks
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # other packages' plugins would cost a learner 0.1 s a run
     listener = Listener()
-    code = pytest.main(pytest_arguments(lab, submission, replace(order, backend=backend.name)), plugins=[listener, ahead] if ahead else [listener])
+    pytest.main(pytest_arguments(lab, submission, replace(order, backend=backend.name)), plugins=[listener, ahead] if ahead else [listener])
     if not listener.reports:
-        if code == pytest.ExitCode.INTERRUPTED or (int(code) == Outcome.ERROR and not listener.problems):
+        if listener.is_interrupted:
             raise KeyboardInterrupt
         problems = "\n".join(listener.problems)[-3000:] or "it has no check: no function is called test_..."
         raise LabError(f"{shown_path(lab.folder)}/test_lab.py could not be run\n{problems}")

@@ -364,6 +364,18 @@ def test_keep_leaves_all_up_until_ctrl_c(kit: "Kit", processes: Processes) -> No
     assert processes() == []
 
 
+def test_ctrl_c_after_a_scenario_that_failed_is_no_broken_lab(kit: "Kit") -> None:
+    broken = "@pytest.fixture\ndef broken(lab):\n    raise KeyError('of the scenario')\n\n\ndef test_every_hit_is_counted(broken, lab):"
+    kit.edit("microservices/hits/test_lab.py", "def test_every_hit_is_counted(visit, lab):", broken)
+    process = kit.start("run", "hits", kit.submission("idles"))
+    read_until(process, MOMENTS["under load"])
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 3, rest
+    assert rest.endswith("\ninterrupted; everything it started has ended\n")
+    assert "could not be run" not in rest
+
+
 def test_after_ctrl_c_nothing_is_kept_up(kit: "Kit", processes: Processes) -> None:
     process = kit.start("run", "hits", kit.submission("idles"), "--keep")
     read_until(process, MOMENTS["under load"])
