@@ -197,7 +197,7 @@ def app_of(lab: Lab, folder: Path) -> AppTable:
         build = own.build if own.command else own.build or app.build  # the lab's build is for the lab's command
         check = own.check if own.command else own.check or app.check
         app = app.model_copy(update={"command": own.command or app.command, "build": build, "check": check, "extra": extra})
-    for command in (app.command, *(one.command for one in app.extra.values())):
+    for command in (app.command, *([app.check] if app.check else ()), *(one.command for one in app.extra.values())):
         if not app.build and any(OUT in word for word in command):
             shown = shown_path(path if path.is_file() else lab.folder / "lab.toml")
             raise LabError(f"{shown}: `{' '.join(command)}` runs what a build leaves in {OUT}, and there is no `build`", "say how it is built")

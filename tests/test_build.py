@@ -416,6 +416,8 @@ def test_a_problem_of_an_app_toml_is_told_with_line_and_key(mine: Path, bench: L
 def test_out_without_a_build_is_told(mine: Path, bench: Lab) -> None:
     with pytest.raises(LabError, match=r"app\.toml: `\{out\}/app` runs what a build leaves in \{out\}, and there is no `build`"):
         own(mine, 'command = ["{out}/app"]', bench)
+    with pytest.raises(LabError, match=r"app\.toml: `\{out\}/app -t` runs what a build leaves in \{out\}, and there is no `build`"):
+        own(mine, 'check = ["{out}/app", "-t"]', bench)
 
 
 @pytest.mark.parametrize(
