@@ -135,15 +135,20 @@ def read_files(folder: Path) -> dict[str, tuple[int, bytes]]:
     """A submission's files by their path, each with its mode: read once, so that what is cached is what was hashed. Raises AppError."""
     files: dict[str, tuple[int, bytes]] = {}
     size = 0
+    left_out = {*LEFT_OUT, BUILT, PACKAGES}
     for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in {*LEFT_OUT, BUILT, PACKAGES})
+        folders[:] = sorted(name for name in folders if name not in left_out)
+        names[:] = [name for name in names if name not in left_out]
         for path in sorted(Path(where, name) for name in [*names, *(n for n in folders if Path(where, n).is_symlink())]):
-            mode = path.lstat().st_mode
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:  # an editor's own file, gone since we saw its name
+                continue
             if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(folder.resolve()):
                 raise AppError(f"{path.relative_to(folder)} is a link that leads out of the submission", hint="copy what it leads to")
             if stat.S_ISLNK(mode):
                 files[path.relative_to(folder).as_posix()] = mode, os.fsencode(path.readlink())
-            elif stat.S_ISREG(mode) and path.name not in LEFT_OUT:
+            elif stat.S_ISREG(mode):
                 size += path.stat().st_size
                 if size > LIMIT_BYTES:
                     raise AppError(

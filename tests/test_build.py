@@ -116,6 +116,20 @@ def test_what_the_submission_itself_calls_so_is_no_part_of_a_build(build: Build,
     assert not (prepared.folder / PACKAGES).exists()
 
 
+def test_nor_is_a_file_or_a_link_to_nothing_of_that_name(build: Build, mine: Path) -> None:
+    (mine / BUILT).symlink_to("nowhere")
+    (mine / PACKAGES).touch()
+    prepared = build('touch "$0/app"')
+    assert (prepared.folder / BUILT / "app").is_file()
+    assert not (prepared.folder / PACKAGES).exists()
+
+
+def test_a_file_that_is_gone_before_it_is_read_is_left_out(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Editors write a file of their own beside the one that is saved."""
+    monkeypatch.setattr(os, "walk", lambda folder: [(str(folder), [], [".app.txt.swp", "app.txt"])])
+    assert list(building.read_files(mine)) == ["app.txt"]
+
+
 def test_an_error_of_the_toolchain_is_told_in_its_words(build: Build, mine: Path, tmp_path: Path, cache: Path) -> None:
     script = 'echo "app.txt:3: no such noun" >&2; exit 4'
     for _ in range(2):  # it is not cached
