@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from runner.history import Record, read_record
+from runner.history import Record, broken_line, read_record
 
 
 class GrowingHistory:
@@ -16,7 +16,7 @@ class GrowingHistory:
         self._lines = 0
 
     def new_records(self) -> Iterator[Record]:
-        """The requests of each whole line that came since the last time, in the order of their ends."""
+        """The requests of each whole line that came since the last time, in the order of their ends. Raises MachineError for a broken line."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
@@ -28,6 +28,10 @@ class GrowingHistory:
         self._offset += len(lines) + 1
         for line in lines.split(b"\n"):
             self._lines += 1
-            row = json.loads(line)
-            if "kind" not in row:
-                yield read_record(row, self._lines)
+            try:
+                row = json.loads(line)
+                record = read_record(row, self._lines) if row.get("kind") is None else None
+            except (ValueError, KeyError, AttributeError) as error:
+                raise broken_line(self._path, self._lines, line, error) from None
+            if record is not None:
+                yield record

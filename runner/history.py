@@ -123,8 +123,7 @@ class History:
                 elif kind is None:
                     records.append(read_record(row, number))
             except (ValueError, KeyError, AttributeError) as error:
-                shown = line[:80].decode(errors="replace")
-                raise MachineError(f"{path}, line {number} is no record of a request: {error!r}\n  | {shown}", "was the disk full?") from None
+                raise broken_line(path, number, line, error) from None
         return cls(tuple(records), tuple(stalls), tuple(lates), is_torn=bool(rest))
 
     def where(
@@ -249,6 +248,12 @@ def read_record(row: Mapping[str, Any], number: int) -> Record:
         headers=MappingProxyType(row.get("headers") or {}),
         body=row.get("body"),
     )
+
+
+def broken_line(path: Path, number: int, line: bytes, error: Exception) -> MachineError:
+    """What is said of a line that no recorder has written whole."""
+    shown = line[:80].decode(errors="replace")
+    return MachineError(f"{path}, line {number} is no record of a request: {error!r}\n  | {shown}", "was the disk full?")
 
 
 def bounds(start_ns: int | None, end_ns: int | None) -> tuple[float, float]:

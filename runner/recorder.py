@@ -31,6 +31,7 @@ from runner import pacing  # noqa: E402
 
 PLACEHOLDER = "http://app"
 BODY_BYTES = 4096
+BODY_DEPTH = 100
 STALL_NS = 20_000_000
 DRAIN_S = 6
 PATIENCE_S = 86_400.0  # for who looks at the app in a debugger
@@ -197,12 +198,21 @@ def keep_no_copy(agent_class: Any) -> None:
 
 
 def parsed_body(response: Any) -> Any:
-    """The answer as JSON, when it is JSON and at most 4 KiB."""
+    """The answer as JSON, when it is JSON, at most 4 KiB, and not so deep that who reads the history runs out of stack."""
     try:
         content = response.content
-        return json.loads(content) if content and len(content) <= BODY_BYTES else None
+        body = json.loads(content) if content and len(content) <= BODY_BYTES else None
     except Exception:  # noqa: BLE001 - a stranger's bytes: whatever they are, they are no JSON
         return None
+    return body if depth_of(body) <= BODY_DEPTH else None
+
+
+def depth_of(body: Any) -> int:
+    """How deep lists and objects lie in each other."""
+    depth, level = 0, [body]
+    while level := [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]:
+        depth += 1
+    return depth
 
 
 def drive(socket_path: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.errors import LabError, MachineError
+from runner.growing import GrowingHistory
 from runner.history import History, Late, Outcome, Record, Stall
 
 proven = settings(max_examples=100, deadline=None, derandomize=True)
@@ -91,6 +92,13 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path, line: str) -> None
     path = write(tmp_path, row(), rest=f"{line}\n{json.dumps(row())}\n")
     with pytest.raises(MachineError, match=r"history\.jsonl, line 2 is no record of a request"):
         History.read(path)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '"text"', '{"user": 1}', ""])
+def test_a_broken_line_is_named_while_the_history_grows_too(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path, row(), rest=f"{line}\n")
+    with pytest.raises(MachineError, match=r"history\.jsonl, line 2 is no record of a request"):
+        list(GrowingHistory(path).new_records())
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -254,6 +254,36 @@ def test_a_body_that_cannot_be_decoded_is_empty(serve: "Callable[[], Clockwork]"
     }
 
 
+def nest(handler: BaseHTTPRequestHandler) -> None:
+    """Answer `/50` with so many lists in each other."""
+    depth = int(handler.path.removeprefix("/"))
+    body = b"[" * depth + b"]" * depth
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def test_a_body_that_is_too_deep_is_left_out(serve: "Callable[[], Clockwork]", loads: "Loads", monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fits into 4 KiB, and nobody who reads the history could follow it."""
+    clockwork = serve()
+    monkeypatch.setattr(clockwork, "answer", nest)
+    locustfile = """
+        from locust import FastHttpUser, task
+        from locust.exception import StopUser
+
+        class Reader(FastHttpUser):
+            @task
+            def read(self):
+                for depth in (3, 900, 2000):
+                    self.client.get(f"/{depth}")
+                raise StopUser
+    """
+    with loads(locustfile, [clockwork.url]) as load:
+        pass
+    assert [(record.path, record.status, record.body) for record in load.history] == [("/3", 200, [[[]]]), ("/900", 200, None), ("/2000", 200, None)]
+
+
 # Replicas
 
 
