@@ -1,5 +1,7 @@
 """The errors whose type says who is to blame: the author of a lab, the machine, or the app under test."""
 
+BUSY_HINT = "its log may say why; is this machine out of memory, or too busy? `make doctor` looks at it"
+
 
 class LabsError(Exception):
     """Something a person can act on: the message says what was seen, `hint` says what to do."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.children import FOLDER_PREFIX, Children, Process, clean_environment
-from runner.errors import MachineError
+from runner.errors import BUSY_HINT, MachineError
 from runner.stack import tail_of
 
 READY_WITHIN_S = 30.0
@@ -43,7 +43,7 @@ class LoadProcess:
                 connection.settimeout(None)
                 return connection
         self.listener.close()
-        raise MachineError(f"the load generator did not start (exit code {self.process.exit_code})\n{self.tail()}")
+        raise MachineError(f"the load generator did not start (exit code {self.process.exit_code})\n{self.tail()}", BUSY_HINT)
 
     def tail(self) -> str:
         """What it printed last, and where the rest is."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from runner.errors import LabError, MachineError
+from runner.errors import BUSY_HINT, LabError, MachineError
 from runner.generator import LoadProcess
 from runner.growing import GrowingHistory
 from runner.history import History, Record
@@ -86,6 +86,7 @@ class Load:
         finally:
             self._send({"do": "stop"})
             self._reader.join(DRAINED_WITHIN_S)
+            self._is_late = self._reader.is_alive()  # neither done nor gone
             self.end_ns = time.monotonic_ns()
             self.cpu_wait_share = self._share_of_cpu_wait()
             self._worker.process.kill()
@@ -152,8 +153,8 @@ class Load:
 
     def _judge_end(self) -> None:
         if self._done is None:
-            code = self._worker.process.exit_code
-            raise MachineError(f"the load generator ended early (exit code {code})\n{self._worker.tail()}")
+            ended = f"did not end within {DRAINED_WITHIN_S:g} s" if self._is_late else f"ended early (exit code {self._worker.process.exit_code})"
+            raise MachineError(f"the load generator {ended}\n{self._worker.tail()}", BUSY_HINT)
         if self._done["error_count"]:
             raise LabError(f"the locustfile failed {self._done['error_count']} times; the first:\n{self._done['errors'][0]}")
 

@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from runner.errors import LabError, MachineError
+from runner.errors import BUSY_HINT, LabError, MachineError
 from runner.stack import Address, Stack, tail_of
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ def await_service(stack: Stack, name: str) -> None:
         else:
             return
         if (code := stack.exit_code(name)) is not None:
-            raise MachineError(f"{name} ended as it started (exit code {code})\n{tail_of(stack.log(name))}")
+            raise MachineError(f"{name} ended as it started (exit code {code})\n{tail_of(stack.log(name))}", BUSY_HINT)
         if time.monotonic() > deadline:
-            raise MachineError(f"{name} answered nothing within {START_WITHIN_S:g} s ({problem})\n{tail_of(stack.log(name))}")
+            raise MachineError(f"{name} answered nothing within {START_WITHIN_S:g} s ({problem})\n{tail_of(stack.log(name))}", BUSY_HINT)
         time.sleep(0.01)  # nothing tells us that a server which is not ours listens now
 
 
@@ -237,7 +237,7 @@ def await_leaders(admin: Any, topics: list[str], timeout_s: float = 10.0) -> Non
         if all(t["error_code"] == 0 and all(p["error_code"] == 0 and p["leader_id"] >= 0 for p in t["partitions"]) for t in found):
             return
         if time.monotonic() > deadline:
-            raise MachineError(f"Kafka chose no leader for every partition of {', '.join(topics)} within {timeout_s:g} s")
+            raise MachineError(f"Kafka chose no leader for every partition of {', '.join(topics)} within {timeout_s:g} s", BUSY_HINT)
 
 
 def topic_ends(address: Address, topic: str) -> dict[int, int]:
@@ -270,7 +270,7 @@ def topic_records(address: Address, topic: str) -> list[Any]:
         deadline = time.monotonic() + ANSWER_WITHIN_S
         while any(consumer.position(at) < end for at, end in ends.items()):
             if time.monotonic() > deadline:
-                raise MachineError(f"Kafka did not give all records of {topic} within {ANSWER_WITHIN_S:g} s")
+                raise MachineError(f"Kafka did not give all records of {topic} within {ANSWER_WITHIN_S:g} s", BUSY_HINT)
             for found in consumer.poll(timeout_ms=100).values():
                 records += found
     return sorted(records, key=lambda record: (record.partition, record.offset))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from runner.app import App
-from runner.errors import LabError, MachineError
+from runner.errors import BUSY_HINT, LabError, MachineError
 from runner.lab import Lab
 from runner.stack import Program, Stack, tail_of
 
@@ -71,7 +71,7 @@ def await_proxy(stack: Stack, control: "ProxyControl") -> None:
             control.ask("GET", "/links")
         except (OSError, http.client.HTTPException) as error:
             if stack.exit_code(PROXY) is not None or time.monotonic() > deadline:
-                raise MachineError(f"the fault proxy did not start ({error})\n{tail_of(stack.log(PROXY))}") from error
+                raise MachineError(f"the fault proxy did not start ({error})\n{tail_of(stack.log(PROXY))}", BUSY_HINT) from error
         else:
             return
         time.sleep(0.01)  # nothing tells us that a process listens

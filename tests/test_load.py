@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from runner.errors import AppError, LabError, MachineError
@@ -206,6 +207,24 @@ def test_a_load_generator_that_was_killed_is_the_machines_fault(clockwork: "Cloc
 
     with pytest.raises(MachineError, match=r"the load generator ended early \(exit code -9\)"):
         kill()
+
+
+def test_a_load_generator_that_does_not_end_is_told_as_that(
+    clockwork: "Clockwork", loads: "Loads", eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as one that ended early, by the signal that the kit itself then sends."""
+    monkeypatch.setattr("runner.load.DRAINED_WITHIN_S", 0.3)
+    load = loads(FOR_EVER, [clockwork.url], is_endless=True)
+
+    def stop() -> None:
+        with load:
+            load.until(lambda: clockwork.visits, "a visit")
+            load._worker.process.signal(signal.SIGSTOP)
+            eventually(lambda: psutil.Process(load._worker.process.pid).status() == psutil.STATUS_STOPPED, "it stands")
+
+    with pytest.raises(MachineError, match=r"the load generator did not end within 0\.3 s\n") as caught:
+        stop()
+    assert caught.value.hint
 
 
 def test_a_load_generator_that_does_not_start_is_the_machines_fault(loads: "Loads", monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
