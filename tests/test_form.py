@@ -87,7 +87,7 @@ def test_a_missing_folder_is_told(folder: Path, name: str) -> None:
             "test_lab.py",
             "def test_no_like",
             'class TestMore:\n    def test_more(self, lab):\n        """P.\n\n        Why: w.\n        """\n\n\ndef test_no_like',
-            "no wrong submission has test_more in its `fails`: nothing shows that it can fail",
+            "no wrong submission has test_more first in its `fails`: nothing shows that it can fail",
         ),
         (
             "lab.toml",
@@ -99,7 +99,13 @@ def test_a_missing_folder_is_told(folder: Path, name: str) -> None:
             "lab.toml",
             'fails = ["test_the_contract_holds"]',
             'fails = ["test_no_like_is_lost"]',
-            "no wrong submission has test_the_contract_holds in its `fails`: nothing shows that it can fail",
+            "no wrong submission has test_the_contract_holds first in its `fails`: nothing shows that it can fail",
+        ),
+        (
+            "lab.toml",
+            'fails = ["test_the_contract_holds"]',
+            'fails = ["test_no_like_is_lost", "test_the_contract_holds"]',
+            "no wrong submission has test_the_contract_holds first in its `fails`: nothing shows that it can fail",
         ),
         (
             "lab.toml",

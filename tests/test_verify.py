@@ -69,7 +69,7 @@ def test_a_lab_that_does_not(kit: "Kit") -> None:
     done = kit.labs("verify", "hits", "unsure", "--output=out", "--only=wrong/numbers-twice", "--only=solution", "--jobs=2")
     assert done.returncode == 1, done
     assert "FORM  hits: notes.txt is no part of a lab: remove it" in done.stdout
-    assert "FORM  hits: no wrong submission has test_no_two_hits_have_one_number in its `fails`: nothing shows that it can fail" in done.stdout
+    assert "FORM  hits: no wrong submission has test_no_two_hits_have_one_number first in its `fails`: nothing shows that it can fail" in done.stdout
     assert "not caught by test_every_hit_is_counted" in done.stdout
     assert "INCONCLUSIVE: test_the_storm_is_survived: no storm came" in done.stdout
     cells = {(cell["lab"], cell["submission"]): cell for cell in json.loads((kit.root / "out" / "verify.json").read_text())["cells"]}
