@@ -85,16 +85,16 @@ class Stack(Protocol):
         """Where a program finds `runner/shims`."""
 
     def skew(self, name: str, offset_s: float, within_s: float) -> bool:
-        """Shift a program's wall clock; False when its runtime cannot be shifted."""
+        """Shift a program's wall clock; False when its runtime cannot be shifted, or it has ended. Raises MachineError when it fails."""
 
     def kill(self, name: str) -> None:
         """SIGKILL, and return when it is gone."""
 
     def pause(self, name: str) -> None:
-        """Stop it where it stands; its connections stay open."""
+        """Stop it where it stands; its connections stay open. What has ended stays as it is."""
 
     def resume(self, name: str) -> None:
-        """Go on after `pause`."""
+        """Go on after `pause`; nothing happens when it was not paused, or has ended."""
 
     def threads(self, name: str) -> int:
         """How many threads of the operating system it has now, by the kernel."""

@@ -37,6 +37,7 @@ NFT = "/usr/sbin/nft"
 DONE_WITHIN_S = 60.0
 NO_SUCH_PROGRAM = (126, 127)  # the exit codes of an `exec` that found none
 FROZEN_WITHIN_S = 5.0
+TOLD_WITHIN_S = 0.1  # the event of an end may come after the refusal of what was asked of the ended
 NEVER = "0001-01-02"  # the engine's time of what has not happened is earlier
 
 
@@ -284,10 +285,17 @@ class DockerStack:
         return f"{SUBMISSION}/shims"
 
     def skew(self, name: str, offset_s: float, within_s: float) -> bool:
-        """Shift a replica's clock; False when nothing in it can."""
-        order = self._api.exec_create(self._id(name), ["python", "-I", f"{self.shims()}/shift.py", HOME, str(offset_s), str(within_s)], user=USER)
-        said = self._api.exec_start(order["Id"])
-        code = self._api.exec_inspect(order["Id"])["ExitCode"]
+        """Shift a replica's clock; False when nothing in it can, or it has ended. Raises MachineError."""
+        from docker.errors import APIError
+
+        try:
+            order = self._api.exec_create(self._id(name), ["python", "-I", f"{self.shims()}/shift.py", HOME, str(offset_s), str(within_s)], user=USER)
+            said = self._api.exec_start(order["Id"])
+            code = self._api.exec_inspect(order["Id"])["ExitCode"]
+        except APIError as error:
+            if self._has_ended(name):
+                return False
+            raise MachineError(f"the clock of {name} could not be shifted: {error.explanation}") from error
         if code in NO_SUCH_PROGRAM:  # an image without Python, so the app is in another language
             return False
         if code not in (0, 1) or b"Error" in said:
@@ -305,7 +313,7 @@ class DockerStack:
         self._await_end(name)
 
     def pause(self, name: str) -> None:
-        """Freeze it; its connections stay open."""
+        """Freeze it; its connections stay open. What has ended stays as it is. Raises MachineError."""
         from docker.errors import APIError
 
         deadline = time.monotonic() + FROZEN_WITHIN_S
@@ -315,13 +323,25 @@ class DockerStack:
                 break
             except APIError as error:
                 # With cgroup v1 the kernel may not freeze many busy threads at the first try; runc thaws it then, and says so.
-                if "unable to freeze" not in str(error) or time.monotonic() > deadline:
-                    raise MachineError(f"{name} could not be paused: {error.explanation}") from error
+                if "unable to freeze" in str(error) and time.monotonic() < deadline:
+                    continue
+                if self._has_ended(name):
+                    return
+                raise MachineError(f"{name} could not be paused: {error.explanation}") from error
         self._paused.add(name)
 
     def resume(self, name: str) -> None:
-        """Thaw it."""
-        self._api.unpause(self._id(name))
+        """Thaw it, if it was paused and has not ended since. Raises MachineError."""
+        from docker.errors import APIError
+
+        made = self._id(name)
+        if name not in self._paused:
+            return
+        try:
+            self._api.unpause(made)
+        except APIError as error:
+            if not self._has_ended(name):
+                raise MachineError(f"{name} could not be resumed: {error.explanation}") from error
         self._paused.discard(name)
 
     def threads(self, name: str) -> int:
@@ -407,6 +427,11 @@ class DockerStack:
         if name not in self._ids:
             raise LabError(f"nothing called {name!r} runs here", hint=f"there are {', '.join(sorted(self._ids))}")
         return self._ids[name]
+
+    def _has_ended(self, name: str) -> bool:
+        """Whether it has, as far as the engine has told by now, or tells at once."""
+        with self._changed:
+            return self._changed.wait_for(lambda: name in self._exit_codes, TOLD_WITHIN_S)
 
     def _await_end(self, name: str) -> None:
         with self._changed:

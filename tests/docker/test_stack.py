@@ -92,6 +92,15 @@ def test_programs(stack: DockerStack, tmp_path: Path, eventually: Callable[..., 
         stack.kill("app-2")
 
 
+def test_a_fault_on_what_has_ended_or_was_not_paused_is_none(stack: DockerStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    stack.resume("redis")
+    stack.start_program(Program("app-1", ["python", "-c", "pass"], tmp_path, {}))
+    eventually(lambda: stack.exit_code("app-1") == 0, "its end")
+    stack.pause("app-1")
+    stack.resume("app-1")
+    assert stack.skew("app-1", 60, 1) is False
+
+
 def test_a_program_that_was_started_ahead(stack: DockerStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
     """It is let go, or replaced by another one, or started plainly when it died meanwhile."""
     ahead = {name: Program(name, ["python", "app.py"], tmp_path, {"A": "b"}) for name in ("app-1", "app-2", "app-3")}

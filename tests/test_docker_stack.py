@@ -1,0 +1,78 @@
+"""What a Docker stack makes of an engine's answers and refusals. None is needed: tests/docker has a real one."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+from docker.errors import APIError
+
+from runner.errors import MachineError
+from runner.stack.docker import DockerStack
+
+CONTAINER = "3f" * 32
+
+
+def refuse(*_: object, **__: object) -> NoReturn:
+    raise APIError("409 Client Error", explanation="that cannot be done now")
+
+
+@pytest.fixture
+def api() -> Any:
+    """As much of an engine as is asked for; it refuses."""
+    return SimpleNamespace(pause=refuse, unpause=refuse, exec_create=refuse)
+
+
+@pytest.fixture
+def stack(api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerStack]:
+    """A stack with one container."""
+    monkeypatch.delenv("LABS_ENGINE_ADDRESS", raising=False)
+    children: Any = SimpleNamespace(guard_pid=os.getpid())
+    client: Any = SimpleNamespace(api=api)
+    one = DockerStack(client, children, tmp_path)
+    one._ids["app-1"] = CONTAINER
+    yield one
+    one._pool.shutdown()
+
+
+def end(stack: DockerStack) -> None:
+    """The engine tells that the container has ended."""
+    with stack._changed:
+        stack._exit_codes["app-1"] = 1
+        stack._changed.notify_all()
+
+
+def test_a_fault_on_what_has_ended_is_none(stack: DockerStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is embedded: whether an end was a crash is not for the fault to say. The engine refuses first, and tells of the end then."""
+    monkeypatch.setattr("runner.stack.docker.TOLD_WITHIN_S", 10.0)
+    telling = threading.Timer(0.05, end, [stack])
+    telling.start()
+    stack.pause("app-1")
+    assert stack.exit_code("app-1") == 1
+    telling.join()
+    stack.resume("app-1")
+    assert stack.skew("app-1", 60, 1) is False
+
+
+def test_what_ended_while_it_was_paused_need_not_be_resumed(stack: DockerStack) -> None:
+    stack._paused.add("app-1")
+    end(stack)
+    stack.resume("app-1")
+    assert not stack._paused
+
+
+def test_what_was_not_paused_need_not_be_resumed(stack: DockerStack) -> None:
+    stack.resume("app-1")
+
+
+def test_a_fault_that_the_engine_refuses_is_told_in_its_words(stack: DockerStack) -> None:
+    with pytest.raises(MachineError, match="app-1 could not be paused: that cannot be done now"):
+        stack.pause("app-1")
+    with pytest.raises(MachineError, match="the clock of app-1 could not be shifted: that cannot be done now"):
+        stack.skew("app-1", 60, 1)
+    stack._paused.add("app-1")
+    with pytest.raises(MachineError, match="app-1 could not be resumed: that cannot be done now"):
+        stack.resume("app-1")
