@@ -20,6 +20,9 @@ APP = "app"
 NO_LOG = logging.NullHandler()  # a broker that a fault has stopped is no news on the terminal
 ANSWER_WITHIN_S = 10.0
 START_WITHIN_S = 60.0
+MYSQL_WITHIN_S = 60.0  # longer than any wait for a lock: what takes longer is a server that hangs
+LOCK_WITHIN_S = 20  # MySQL would wait a day for the table that somebody has locked
+LOCK_WAIT_TIMEOUT = 1205  # its error then
 
 
 class Service(Protocol):
@@ -71,7 +74,7 @@ class Mysql:
 
     def probe(self, address: Address) -> None:
         """Run a query."""
-        with connect_mysql(address, database=None) as connection, connection.cursor() as cursor:
+        with connect_mysql(address, database=None, within_s=ANSWER_WITHIN_S) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT 1")
 
     def prepare(self, address: Address, app_password: str, schema: str) -> None:
@@ -148,8 +151,8 @@ def connect_redis(address: Address) -> "RedisClient":
     )
 
 
-def connect_mysql(address: Address, database: str | None = APP) -> "Connection[DictCursor]":
-    """Connect as the kit: rows are dicts, each statement commits. Raises pymysql.MySQLError."""
+def connect_mysql(address: Address, database: str | None = APP, within_s: float = MYSQL_WITHIN_S) -> "Connection[DictCursor]":
+    """Connect as the kit: rows are dicts, each statement commits, and waits `LOCK_WITHIN_S` for a lock. Raises pymysql.MySQLError."""
     import pymysql
     from pymysql.cursors import DictCursor
 
@@ -162,7 +165,14 @@ def connect_mysql(address: Address, database: str | None = APP) -> "Connection[D
         autocommit=True,
         cursorclass=DictCursor,
         connect_timeout=int(ANSWER_WITHIN_S),
+        read_timeout=within_s,
+        init_command=f"SET SESSION lock_wait_timeout = {LOCK_WITHIN_S}, innodb_lock_wait_timeout = {LOCK_WITHIN_S}",
     )
+
+
+def is_lock_wait(error: BaseException) -> bool:
+    """Whether MySQL says that the kit has waited for a lock in vain."""
+    return type(error).__module__ == "pymysql.err" and error.args[:1] == (LOCK_WAIT_TIMEOUT,)
 
 
 def run_script(address: Address, script: str) -> None:
@@ -177,6 +187,7 @@ def run_script(address: Address, script: str) -> None:
         password=address.password,
         database=APP,
         autocommit=True,
+        read_timeout=MYSQL_WITHIN_S,
         client_flag=CLIENT.MULTI_STATEMENTS,
     )
     number = 1

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pymysql
 import pytest
 from docker.errors import DockerException
 
@@ -161,6 +162,11 @@ def judge(error: BaseException | None, *, is_setup: bool = False, doubt: str = "
     return judge_check(item, error, is_setup=is_setup, seconds=0.5, doubt=doubt)
 
 
+LOCKED = "the kit waited in vain for what the app has locked in the database: (1205, 'Lock wait timeout')"
+LET_GO = "end every transaction, and give back what LOCK TABLES has taken"
+BROKEN = "the lab's own code failed: run it with pytest to see where"
+
+
 @pytest.mark.parametrize(
     ("error", "outcome", "blame", "seen", "hint"),
     [
@@ -171,11 +177,13 @@ def judge(error: BaseException | None, *, is_setup: bool = False, doubt: str = "
         (AppError("app-1 died", "mend it"), Outcome.FAIL, "app", "app-1 died", "mend it"),
         (LabError("no such peer", "see lab.toml"), Outcome.ERROR, "lab", "no such peer", "see lab.toml"),
         (MachineError("disk full", "tidy up"), Outcome.ERROR, "machine", "disk full", "tidy up"),
-        (KeyError("x"), Outcome.ERROR, "lab", "KeyError: 'x'", "the lab's own code failed: run it with pytest to see where"),
         (OSError(errno.ENOSPC, "No space left on device"), Outcome.ERROR, "machine", "OSError: [Errno 28] No space left on device", MACHINE_HINT),
         (DockerException("no engine"), Outcome.ERROR, "machine", "DockerException: no engine", MACHINE_HINT),
-        (FileNotFoundError("x"), Outcome.ERROR, "lab", "FileNotFoundError: x", "the lab's own code failed: run it with pytest to see where"),
+        (FileNotFoundError("x"), Outcome.ERROR, "lab", "FileNotFoundError: x", BROKEN),
         (AssertionError("stored: \udcff"), Outcome.FAIL, "", "stored: \\udcff", ""),
+        (pymysql.OperationalError(1205, "Lock wait timeout"), Outcome.FAIL, "app", LOCKED, LET_GO),
+        (pymysql.OperationalError(2013, "gone"), Outcome.ERROR, "lab", "OperationalError: (2013, 'gone')", BROKEN),
+        (KeyError("x"), Outcome.ERROR, "lab", "KeyError: 'x'", BROKEN),
     ],
 )
 def test_the_type_of_an_error_says_whom_to_blame(error: Exception | None, outcome: Outcome, blame: str, seen: str, hint: str) -> None:

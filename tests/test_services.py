@@ -16,7 +16,7 @@ from pymysql.connections import Connection
 from pymysql.cursors import Cursor
 
 from runner.errors import LabError
-from runner.services import SERVICES, connect_mysql, connect_redis
+from runner.services import SERVICES, connect_mysql, connect_redis, is_lock_wait
 from runner.stack import Address
 from runner.stack.embedded_mysql import MysqlServer
 from runner.stack.embedded_redis import RedisServer
@@ -262,6 +262,25 @@ def test_the_app_may_use_its_database(connection: "Connection[Cursor]", statemen
 def test_the_app_may_not_administer_the_database(connection: "Connection[Cursor]", statement: str) -> None:
     with connection.cursor() as cursor, pytest.raises(pymysql.MySQLError, match=r"denied"):
         cursor.execute(statement)
+
+
+def test_the_kit_does_not_wait_for_ever_for_a_table_that_the_app_has_locked(
+    mysql_address: Address, connection: "Connection[Cursor]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.services.LOCK_WITHIN_S", 1)
+    with connection.cursor() as locking, connect_mysql(mysql_address) as kit, kit.cursor() as cursor:
+        locking.execute("LOCK TABLES seats WRITE")
+        with pytest.raises(pymysql.OperationalError) as caught:
+            cursor.execute("SELECT * FROM seats")
+        assert is_lock_wait(caught.value)
+        locking.execute("UNLOCK TABLES")
+        assert cursor.execute("SELECT * FROM seats") == 2
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.services.ANSWER_WITHIN_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(pymysql.OperationalError, match="timed out"):
+        SERVICES["mysql"].probe(Address("127.0.0.1", silent.getsockname()[1], "root"))
 
 
 def test_preparing_twice_changes_nothing(mysql_address: Address) -> None:
