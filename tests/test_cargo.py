@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,24 @@ def test_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[i
         (tmp_path / f"file-{number}").write_bytes(b"x" * size)
     with pytest.raises(TooLargeError, match="is larger than"):
         pack({"s": tmp_path})
+
+
+def test_what_is_too_much_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many files below the limit may be more than there is memory."""
+    monkeypatch.setattr(cargo, "LIMIT_BYTES", 8 << 10)
+    read: list[str] = []
+    add = tarfile.TarFile.addfile
+
+    def note(tar: tarfile.TarFile, member: tarfile.TarInfo, fileobj: Any = None) -> None:
+        read.append(member.name)
+        add(tar, member, fileobj)
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", note)
+    for number in range(9):
+        (tmp_path / f"file-{number}").write_bytes(b"x" * (3 << 10))
+    with pytest.raises(TooLargeError):
+        pack({"s": tmp_path})
+    assert read == ["s", "s/file-0", "s/file-1"]
 
 
 def test_files_from_memory_are_packed_below_a_path() -> None:

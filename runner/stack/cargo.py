@@ -21,9 +21,7 @@ def pack(folders: Mapping[str, Path]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, folder in folders.items():
-            tar.add(folder, name, filter=functools.partial(open_up, folder))
-            if buffer.tell() > LIMIT_BYTES:
-                raise TooLargeError(f"{folder} is larger than {LIMIT_BYTES >> 20} MiB")
+            tar.add(folder, name, filter=functools.partial(open_up, folder, buffer))
     return buffer.getvalue()
 
 
@@ -43,11 +41,11 @@ def pack_files(files: Mapping[str, tuple[int, bytes]], under: str) -> bytes:
     return buffer.getvalue()
 
 
-def open_up(folder: Path, member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Readable for all; None for what is no file of the submission's own."""
+def open_up(folder: Path, packed: io.BytesIO, member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Readable for all; None for what is no file of the submission's own. Raises TooLargeError before a file is read that is too much."""
     if Path(member.name).name in LEFT_OUT or not (member.isfile() or member.isdir() or member.issym()):
         return None
-    if member.isfile() and member.size > LIMIT_BYTES:
+    if packed.tell() + member.size > LIMIT_BYTES:
         raise TooLargeError(f"{folder} is larger than {LIMIT_BYTES >> 20} MiB")
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
