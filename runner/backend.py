@@ -67,6 +67,7 @@ def prepared_engine(services: Sequence[str], programs: Sequence[str] = (), *, qu
     except BaseException:
         client.close()
         raise
+    client.api.timeout = int(ANSWER_WITHIN_S)  # of a run's requests some take longer
     return client
 
 

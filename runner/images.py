@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from runner.errors import LabError
+from runner.errors import LabError, MachineError
 from runner.recipe import RECIPES
 
 if TYPE_CHECKING:
@@ -36,8 +36,11 @@ def image_env(names: Sequence[str]) -> dict[str, str]:
 
 
 def missing_images(client: "docker.DockerClient", names: Sequence[str]) -> list[str]:
-    """Those of `names` whose image the engine does not have; one question to it."""
-    found = client.api.images(filters={"reference": f"{REPOSITORY}/*"})
+    """Those of `names` whose image the engine does not have; one question to it. Raises MachineError when it does not answer."""
+    try:
+        found = client.api.images(filters={"reference": f"{REPOSITORY}/*"})
+    except OSError as error:  # what the SDK and requests raise is one
+        raise MachineError(f"the Docker engine did not say which images it has: {error}", "BACKEND=embedded needs no Docker") from error
     there = {tag for image in found for tag in image["RepoTags"] or []}
     return [name for name in names if tag_of(name) not in there]
 

@@ -1,6 +1,11 @@
 """Which backend is taken, and what is said of it. None of this needs an engine."""
 
+import json
 import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +13,9 @@ import pytest
 
 from runner.backend import choose_backend, require_images
 from runner.errors import LabError, MachineError
+from runner.images import tag_of
 from runner.owner import is_orphan, owner_of
+from runner.stack.engine import ANSWER_WITHIN_S
 
 if TYPE_CHECKING:
     from conftest import Kit
@@ -45,6 +52,49 @@ def test_auto_does_not_wait_for_an_engine_that_hangs(no_engine: Path, monkeypatc
         engine.bind(str(no_engine))
         engine.listen()
         assert "not within 0.2 s" in str(choose_backend("auto", ["redis"]))
+
+
+@pytest.fixture
+def busy(no_engine: Path) -> Iterator[threading.Event]:
+    """An engine that tells its version at once, and what images it has (all that is asked for here) as long as it is not busy."""
+    is_busy, is_over = threading.Event(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_about_images = "/images/" in self.path
+            if is_about_images and is_busy.is_set():
+                is_over.wait()
+                return
+            answer = [{"RepoTags": [tag_of("runtime")]}] if is_about_images else {"Version": "28.0.0", "ApiVersion": "1.47"}
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with socketserver.ThreadingUnixStreamServer(str(no_engine), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield is_busy
+        is_over.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_auto_does_not_wait_for_an_engine_that_is_busy(busy: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.backend.ASKED_WITHIN_S", 0.2)
+    busy.set()
+    choice = choose_backend("auto", [])
+    assert choice.name == "embedded"
+    assert "the Docker engine did not say which images it has" in str(choice)
+
+
+def test_a_run_gives_the_engine_more_time_than_the_choice(busy: threading.Event) -> None:
+    choice = choose_backend("auto", [])
+    assert choice.client is not None
+    assert choice.client.api.timeout == ANSWER_WITHIN_S
+    choice.close()
 
 
 def test_docker_that_is_asked_for_and_cannot_be_had(no_engine: Path) -> None:
