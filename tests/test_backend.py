@@ -3,12 +3,14 @@
 import json
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from runner.backend import choose_backend, require_images
@@ -117,6 +119,14 @@ def test_a_run_without_the_engine_it_asks_for_is_an_error(kit: "Kit", no_engine:
     done = kit.labs("run", "hits", "--submission=solution", "--backend=auto", DOCKER_HOST=f"unix://{no_engine}")
     assert done.returncode == 0
     assert "backend: embedded (no Docker engine answers at" in done.stdout
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is but the wall clock's time")
+def test_a_step_of_the_wall_clock_makes_nobody_an_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = owner_of(1)
+    began = psutil.Process(1).create_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: began + 3600)
+    assert not is_orphan(mine)
 
 
 def test_who_is_an_orphan() -> None:
