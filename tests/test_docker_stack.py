@@ -9,11 +9,17 @@ from typing import Any, NoReturn
 
 import pytest
 from docker.errors import APIError
+from requests import ReadTimeout
 
 from runner.errors import MachineError
 from runner.stack.docker import DockerStack
+from runner.stack.sweep import sweep
 
 CONTAINER = "3f" * 32
+
+
+def hang(*_: object, **__: object) -> NoReturn:
+    raise ReadTimeout("read timed out")
 
 
 def refuse(*_: object, **__: object) -> NoReturn:
@@ -22,16 +28,22 @@ def refuse(*_: object, **__: object) -> NoReturn:
 
 @pytest.fixture
 def api() -> Any:
-    """As much of an engine as is asked for; it refuses."""
-    return SimpleNamespace(pause=refuse, unpause=refuse, exec_create=refuse)
+    """As much of an engine as is asked for; it refuses, and what it has it does not tell in time."""
+    return SimpleNamespace(pause=refuse, unpause=refuse, exec_create=refuse, containers=hang)
 
 
 @pytest.fixture
-def stack(api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerStack]:
+def ended() -> list[object]:
+    """What `stop` has ended, and whether the guard need not sweep."""
+    return []
+
+
+@pytest.fixture
+def stack(api: Any, ended: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerStack]:
     """A stack with one container."""
     monkeypatch.delenv("LABS_ENGINE_ADDRESS", raising=False)
-    children: Any = SimpleNamespace(guard_pid=os.getpid())
-    client: Any = SimpleNamespace(api=api)
+    children: Any = SimpleNamespace(guard_pid=os.getpid(), close=lambda *, is_swept: ended.append(is_swept))
+    client: Any = SimpleNamespace(api=api, close=lambda: ended.append("client"))
     one = DockerStack(client, children, tmp_path)
     one._ids["app-1"] = CONTAINER
     yield one
@@ -76,3 +88,35 @@ def test_a_fault_that_the_engine_refuses_is_told_in_its_words(stack: DockerStack
     stack._paused.add("app-1")
     with pytest.raises(MachineError, match="app-1 could not be resumed: that cannot be done now"):
         stack.resume("app-1")
+
+
+def test_what_the_engine_does_not_remove_in_time_is_left_to_the_guard(stack: DockerStack, ended: list[object]) -> None:
+    stack.stop()
+    assert ended == [False, "client"]
+
+
+def test_events_that_cannot_be_closed_keep_nothing_from_its_end(stack: DockerStack, ended: list[object]) -> None:
+    """As over ssh://, where the SDK looks for a socket that is none."""
+
+    def fail() -> NoReturn:
+        raise UnboundLocalError("sock")
+
+    stack._events = SimpleNamespace(close=fail)
+    stack.stop()
+    assert ended == [False, "client"]
+
+
+def test_a_removal_that_takes_longer_than_an_answer_may_is_looked_after() -> None:
+    there = [{"Id": CONTAINER}]
+    tries: list[str] = []
+
+    def remove(name: str, **_: object) -> None:
+        tries.append(name)
+        if len(tries) == 1:
+            hang()
+        there.clear()
+
+    nothing: Any = {"networks": lambda **_: [], "volumes": lambda **_: {"Volumes": None}, "remove_network": refuse, "remove_volume": refuse}
+    client: Any = SimpleNamespace(api=SimpleNamespace(containers=lambda **_: list(there), remove_container=remove, **nothing))
+    assert sweep(client, "labs-1") == 1
+    assert tries == [CONTAINER, CONTAINER]

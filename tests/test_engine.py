@@ -13,7 +13,7 @@ import pytest
 
 from runner.errors import MachineError
 from runner.stack import engine
-from runner.stack.engine import compose_command, connect_engine, context_name, find_endpoint, is_engine_near
+from runner.stack.engine import compose_command, connect_engine, context_name, engine_environment, find_endpoint, is_engine_near
 
 NOBODY = 65534
 
@@ -170,6 +170,15 @@ def test_no_engine_is_near_without_socket_host_or_context(tmp_path: Path, monkey
     assert not is_engine_near()
     (tmp_path / "none").touch()
     assert is_engine_near()
+
+
+def test_what_a_login_at_an_engine_elsewhere_needs_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://elsewhere")
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
+    monkeypatch.setenv("SECRET_OF_THE_CALLER", "x")
+    told = engine_environment()
+    assert (told["DOCKER_HOST"], told["SSH_AUTH_SOCK"]) == ("ssh://elsewhere", "/run/agent")
+    assert "SECRET_OF_THE_CALLER" not in told
 
 
 def test_a_missing_docker_command_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

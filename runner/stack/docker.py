@@ -414,13 +414,19 @@ class DockerStack:
             list(self._pool.map(self.log, list(self._ids)))
         self._is_stopped = True
         if self._events is not None:
-            self._events.close()
-        if not self._is_cut_off:
-            sweep(self._client, self.run)
-        self._pool.shutdown()
-        self._children.close(is_swept=not self._is_cut_off)  # else the guard first ends Compose, and waits for what may still come
-        self._ports.release()
-        self._client.close()
+            with contextlib.suppress(Exception):  # over ssh:// the SDK finds no socket to close
+                self._events.close()
+        is_swept = False
+        try:
+            if not self._is_cut_off:
+                with contextlib.suppress(OSError):  # the engine does not answer in time: the guard tries it once more
+                    sweep(self._client, self.run)
+                    is_swept = True
+        finally:
+            self._pool.shutdown()
+            self._children.close(is_swept=is_swept)  # else the guard first ends Compose, and waits for what may still come
+            self._ports.release()
+            self._client.close()
 
     def _id(self, name: str) -> str:
         self._settle()

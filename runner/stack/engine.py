@@ -159,4 +159,5 @@ def engine_address() -> str:
 
 def engine_environment() -> dict[str, str]:
     """What the docker command and the SDK need of our environment to find the engine."""
-    return {key: value for key, value in os.environ.items() if key in ("PATH", "HOME") or key.startswith("DOCKER_")}
+    named = ("PATH", "HOME", "SSH_AUTH_SOCK")  # the last for an engine at ssh://
+    return {key: value for key, value in os.environ.items() if key in named or key.startswith("DOCKER_")}

@@ -1,7 +1,7 @@
 """Removes what runs in Docker left behind: containers, networks and volumes that bear a run's label, and nothing else.
 
-`python -m runner.stack.sweep RUN` is what the guard calls when the runner is gone, or was cut off while it made something; `labs doctor` looks
-for the runs of dead guards.
+`python -m runner.stack.sweep RUN` is what the guard calls when the runner is gone, was cut off while it made something, or got no answer;
+`labs doctor` looks for the runs of dead guards.
 """
 
 import contextlib
@@ -40,8 +40,6 @@ def name_of(kind: str, thing: dict[str, Any]) -> str:
 
 def sweep(client: "docker.DockerClient", run: str, empty_for_s: float = 0.0) -> int:
     """Remove everything of a run, and return how many things that were. Looks again until nothing was found for `empty_for_s`, and twice."""
-    from docker.errors import APIError
-
     api = client.api
     remove: dict[str, Callable[[str], Any]] = {
         "container": lambda name: api.remove_container(name, force=True, v=True),
@@ -50,7 +48,8 @@ def sweep(client: "docker.DockerClient", run: str, empty_for_s: float = 0.0) -> 
     }
 
     def clear(kind: str, name: str) -> None:
-        with contextlib.suppress(APIError):  # gone meanwhile, or still held by what goes next: the next look tells
+        # Gone meanwhile, still held by what goes next, or not done within the client's time: the next look tells.
+        with contextlib.suppress(OSError):
             remove[kind](name)
 
     found_at = time.monotonic()
