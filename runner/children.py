@@ -17,6 +17,7 @@ from runner.errors import MachineError
 from runner.owner import owner_of
 
 ANSWER_WITHIN_S = 30.0
+LAST_WITHIN_S = 90.0  # the guard gives each command that it runs at the end 60 s
 OWNER_FILE = ".guard"
 FOLDER_PREFIX = "backend-labs-run-"  # of temporary folders, and of nobody else's: `labs doctor --fix` removes those that no guard answers for
 
@@ -105,7 +106,7 @@ class Children:
         """End every process and remove every owned folder; returns when both are done. `is_swept`: what `at_end` is for has been done."""
         try:
             self.send({"do": "end", "is_swept": is_swept})
-            self._guard.wait(ANSWER_WITHIN_S)
+            self._guard.wait(ANSWER_WITHIN_S if is_swept else LAST_WITHIN_S)
         except (MachineError, subprocess.TimeoutExpired):
             self._guard.kill()
             self._guard.wait()

@@ -169,6 +169,16 @@ def test_close_ends_all_and_removes_what_is_owned(children: Children, spawn: Spa
     children.close()  # a second time is harmless
 
 
+def test_what_the_guard_runs_last_may_take_longer_than_an_answer(children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owned").mkdir()
+    children.own(tmp_path / "owned")
+    children.at_end(["/bin/sh", "-c", f"sleep 0.5; touch {tmp_path}/swept"], {"PATH": "/usr/bin:/bin"})
+    monkeypatch.setattr("runner.children.ANSWER_WITHIN_S", 0.1)
+    children.close()
+    assert (tmp_path / "swept").exists()
+    assert not (tmp_path / "owned").exists()
+
+
 def test_a_guard_that_fails_ends_all_the_same(temporary: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     children = Children()
     (tmp_path / "owned").mkdir()
