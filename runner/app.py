@@ -343,7 +343,9 @@ def ask_replica(host: str, replica: Replica, method: str, path: str, body: objec
 
 
 def family_of(pid: int) -> list[int]:
-    """A process and all below it: servers such as nginx leave the work to others."""
+    """A process and all below it: servers such as nginx leave the work to others. None when the process is not known (0)."""
+    if not pid:
+        return []
     try:
         return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     except psutil.Error:
@@ -351,7 +353,9 @@ def family_of(pid: int) -> list[int]:
 
 
 def listening_ports(pid: int) -> set[int]:
-    """The TCP ports that a process or its children listen on, as the kernel tells."""
+    """The TCP ports that a process or its children listen on, as the kernel tells. None when the process is not known (0)."""
+    if not pid:
+        return set()
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]

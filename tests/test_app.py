@@ -14,7 +14,7 @@ import psutil
 import pytest
 import redis
 
-from runner.app import Replica, listening_ports
+from runner.app import Replica, family_of, listening_ports
 from runner.children import clean_environment
 from runner.errors import AppError, Inconclusive, LabError, MachineError
 from runner.lab import Submission, read_lab
@@ -439,3 +439,8 @@ def test_listening_ports_are_those_of_the_family(run: Run) -> None:
     peer = run.peer("price-list")
     assert listening_ports(run.stack.pid("price-list")) == {peer.port, peer._control_port}
     assert listening_ports(os.getpid() + 10**6) == set()
+
+
+def test_of_a_process_of_another_machine_nothing_is_known() -> None:
+    assert family_of(0) == []
+    assert listening_ports(0) == set()

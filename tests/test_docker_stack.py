@@ -90,6 +90,30 @@ def test_a_fault_that_the_engine_refuses_is_told_in_its_words(stack: DockerStack
         stack.resume("app-1")
 
 
+@pytest.mark.parametrize(
+    ("cgroup", "is_here"),
+    [
+        (f"0::/system.slice/docker-{CONTAINER}.scope\n", True),
+        (f"0::/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{CONTAINER}.scope\n", True),
+        (f"0::/docker/{CONTAINER}\n", True),
+        (f"12:pids:/docker/{CONTAINER}\n1:name=systemd:/docker/{CONTAINER}\n0::/\n", True),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", False),
+        (f"0::/system.slice/docker-{'4e' * 32}.scope\n", False),
+        ("", False),
+    ],
+)
+def test_a_pid_of_the_engines_machine_is_none_of_ours(
+    stack: DockerStack, api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cgroup: str, is_here: bool
+) -> None:
+    """A remote engine counts its own; here that number is nobody's, or somebody else's."""
+    monkeypatch.setattr("runner.stack.docker.PROC", tmp_path)
+    api.inspect_container = lambda _: {"State": {"Pid": 4242}}
+    if cgroup:
+        (tmp_path / "4242").mkdir()
+        (tmp_path / "4242" / "cgroup").write_text(cgroup)
+    assert stack.pid("app-1") == (4242 if is_here else 0)
+
+
 def test_what_the_engine_does_not_remove_in_time_is_left_to_the_guard(stack: DockerStack, ended: list[object]) -> None:
     stack.stop()
     assert ended == [False, "client"]

@@ -109,7 +109,7 @@ class Stack(Protocol):
         """Start it anew with the same data, ports and environment."""
 
     def pid(self, name: str) -> int:
-        """The process id now."""
+        """The process id now; 0 when it is not known to this machine's kernel."""
 
     def exit_code(self, name: str) -> int | None:
         """None while it runs; negative for a signal."""

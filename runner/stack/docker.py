@@ -38,6 +38,7 @@ DONE_WITHIN_S = 60.0
 NO_SUCH_PROGRAM = (126, 127)  # the exit codes of an `exec` that found none
 FROZEN_WITHIN_S = 5.0
 TOLD_WITHIN_S = 0.1  # the event of an end may come after the refusal of what was asked of the ended
+PROC = Path("/proc")
 NEVER = "0001-01-02"  # the engine's time of what has not happened is earlier
 
 
@@ -386,8 +387,14 @@ class DockerStack:
             await_service(self, name)
 
     def pid(self, name: str) -> int:
-        """The process id on the engine's machine."""
-        return int(self._api.inspect_container(self._id(name))["State"]["Pid"])
+        """The process id; 0 when it is one of another machine, of which this one's kernel knows nothing."""
+        made = self._id(name)
+        pid = int(self._api.inspect_container(made)["State"]["Pid"])
+        try:
+            # Whatever the driver makes of it, a container's cgroup bears its id: /docker/<id>, or docker-<id>.scope in some slice.
+            return pid if made in (PROC / str(pid) / "cgroup").read_text() else 0
+        except OSError:
+            return 0
 
     def exit_code(self, name: str) -> int | None:
         """None while it runs; negative for a signal."""
