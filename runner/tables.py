@@ -11,8 +11,8 @@ from runner.roadmap import all_leaves
 
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SERVICES = ("redis", "mysql", "kafka")
-# Of processes, log files and <NAME>_URL in a run.
-OUR_NAMES = frozenset({"app", "build", "check", "compose", "gate", "load", "locust", "proxy", *SERVICES})
+# Of processes, containers, log files and <NAME>_URL in a run.
+OUR_NAMES = frozenset({"app", "build", "check", "compose", "gate", "load", "locust", "proxy", "pytest", *SERVICES})
 
 
 def check_name(name: str) -> str:
@@ -216,11 +216,11 @@ class LabTable(Table):
     @field_validator("peers")
     @classmethod
     def check_peers(cls, peers: dict[str, PeerTable], info: ValidationInfo) -> dict[str, PeerTable]:
-        """None is called like a replica of one of the app's further processes."""
-        extra = info.data["app"].extra if "app" in info.data else ()
-        for name in peers:
-            if (kind := re.sub(r"-\d+$", "", name)) != name and kind in extra:
-                raise ValueError(f"{name!r} is what a process of [app.extra.{kind}] is called: choose another name")
+        """None is called like a process of the app."""
+        extra: dict[str, ExtraTable] = info.data["app"].extra if "app" in info.data else {}
+        for taken in (f"{kind}-{number}" for kind, table in extra.items() for number in range(1, table.replicas + 1)):
+            if taken in peers:
+                raise ValueError(f"the app has a process called {taken!r}: choose another name")
         return peers
 
     @field_validator("wires")

@@ -47,6 +47,7 @@ fails = ["test_a"]
 may_fail = ["test_b"]
 """
 
+OURS = "app, build, check, compose, gate, kafka, load, locust, mysql, proxy, pytest, redis: choose another name"
 WriteLab = Callable[..., Path]
 
 
@@ -165,11 +166,12 @@ def test_a_lab_cannot_be_changed(stampede: Lab) -> None:
         (
             "[peers.catalog]",
             "[peers.redis]",
-            "line 24: [peers] redis: the kit itself has processes called app, build, check, compose, gate, kafka, load, locust, mysql, proxy, redis",
+            f"line 24: [peers] redis: the kit itself has processes called {OURS}",
         ),
-        ("[app.extra.worker]", "[app.extra.app-1]", "line 14: [app.extra] app-1: the kit itself has processes called app"),
+        ("[peers.catalog]", "[peers.proxy]", "line 24: [peers] proxy: the kit itself has processes called app"),
         ("[peers.catalog]", "[peers.gate]", "line 24: [peers] gate: the kit itself has processes called app"),
-        ("[peers.catalog]", "[peers.worker-1]", "line 24: peers: 'worker-1' is what a process of [app.extra.worker] is called"),
+        ("[peers.catalog]", "[peers.worker-2]", "line 24: peers: the app has a process called 'worker-2': choose another name"),
+        ("[app.extra.worker]", "[app.extra.app-1]", "line 14: [app.extra] app-1: the kit itself has processes called app"),
         (
             "[wrong.process-local-lock]",
             "[wrong.Local_Lock]",
