@@ -144,7 +144,7 @@ def read_files(folder: Path) -> dict[str, tuple[int, bytes]]:
                 mode = path.lstat().st_mode
             except FileNotFoundError:  # an editor's own file, gone since we saw its name
                 continue
-            if stat.S_ISLNK(mode) and not path.resolve().is_relative_to(folder.resolve()):
+            if stat.S_ISLNK(mode) and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
                 raise AppError(f"{path.relative_to(folder)} is a link that leads out of the submission", hint="copy what it leads to")
             if stat.S_ISLNK(mode):
                 files[path.relative_to(folder).as_posix()] = mode, os.fsencode(path.readlink())

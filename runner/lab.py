@@ -162,15 +162,20 @@ def resolve_submission(lab: Lab, text: str | None = None) -> Submission:
 
 def name_submission(lab: Lab, text: str) -> Submission:
     """What `text` means; a path into the lab or my/ counts as what lies there. The folder need not exist."""
-    path = Path(text).expanduser().resolve()
-    if text == "mine" or path == my_folder(lab).resolve():
+    path, base = real_path(text), real_path(lab.folder)
+    if text == "mine" or path == real_path(my_folder(lab)):
         return Submission("mine", my_folder(lab), "mine")
-    inside = path.relative_to(lab.folder.resolve()).as_posix() if path.is_relative_to(lab.folder.resolve()) else text
+    inside = path.relative_to(base).as_posix() if path.is_relative_to(base) else text
     if inside in ("starter", "solution"):
         return Submission(inside, lab.folder / inside, "starter" if inside == "starter" else "solution")
     if inside.startswith("wrong/") and inside.count("/") == 1:
         return Submission(inside, lab.folder / inside, "wrong")
     return Submission(text, path, "path")
+
+
+def real_path(path: str | Path) -> Path:
+    """Where a path leads, as far as it leads anywhere. (For a link to itself, or ~nobody, what pathlib has raises RuntimeError.)"""
+    return Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
 
 
 def check_submission(lab: Lab, submission: Submission) -> None:

@@ -200,6 +200,11 @@ def test_a_link_out_of_the_submission_is_refused(build: Build, mine: Path) -> No
         build("true")
 
 
+def test_a_link_that_leads_to_itself_leads_nowhere_else(build: Build, mine: Path) -> None:
+    (mine / "loop").symlink_to("loop")
+    assert (build("true").folder / "loop").readlink() == Path("loop")
+
+
 def test_a_huge_submission_is_refused(build: Build, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "LIMIT_BYTES", 2 << 20)
     with (mine / "data").open("wb") as data:

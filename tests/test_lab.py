@@ -310,6 +310,8 @@ def test_any_folder_can_be_a_submission(root: Path, stampede: Lab) -> None:
         ("mine", "'mine' does not exist: there is no folder my/cache-stampede", "make lab NAME=cache-stampede"),
         ("wrong/proces-local-lock", "did you mean wrong/process-local-lock", "starter, solution, wrong/process-local-lock, mine"),
         ("nowhere", "'nowhere' does not exist", "the path of a folder"),
+        ("loop", "'loop' does not exist", "the path of a folder"),
+        ("~no-such-user/mine", "'~no-such-user/mine' does not exist", "the path of a folder"),
         ("labs/middleware/cache-stampede/starter/app.py", "is a file", "give its folder: labs/middleware/cache-stampede/starter"),
         ("empty", "the submission empty is empty", "start from labs/middleware/cache-stampede/starter"),
         ("labs", r"labs has no app\.py, which `uvicorn app:app --port {port}` runs; it has middleware", "right folder"),
@@ -320,6 +322,7 @@ def test_a_submission_that_cannot_run_is_told(root: Path, stampede: Lab, text: s
     (root / "empty").mkdir()
     (root / "half").mkdir()
     (root / "half" / "app.py").touch()
+    (root / "loop").symlink_to("loop")
     with pytest.raises(LabError, match=message) as caught:
         resolve_submission(stampede, text)
     assert hint in caught.value.hint
