@@ -245,9 +245,9 @@ def run_tool(argv: Sequence[str], folder: Path, env: Mapping[str, str], log: Pat
 
 def used(cache: Cache, folder: Path) -> Path:
     """Note that `folder` is in use, and remove those of its kind that have long not been: each edit of a learner's makes a new one."""
-    os.utime(folder)
     kind = folder.name.partition("-")[0]
-    with contextlib.suppress(OSError):  # another run may have been faster
+    with contextlib.suppress(OSError):  # another run may have been faster, or the cache can only be read
+        os.utime(folder)
         others = sorted(cache.root.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in others[KEPT:]:
             if time.time() - old.stat().st_mtime > KEPT_S:

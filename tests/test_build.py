@@ -228,6 +228,16 @@ def test_old_builds_make_room(build: Build, mine: Path, cache: Path, monkeypatch
     assert folders[3].exists()
 
 
+def test_a_finished_build_needs_no_right_to_write(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = build("true").folder
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert build("true").folder == folder
+
+
 @pytest.mark.parametrize(
     ("command", "is_one"),
     [
