@@ -89,6 +89,14 @@ def test_a_host_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         connect_engine()
 
 
+def test_an_engine_that_wants_certificates_which_are_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    with pytest.raises(MachineError, match=r"no Docker engine answers at tcp://127\.0\.0\.1:1: Path to a certificate and key"):
+        connect_engine()
+
+
 def test_an_engine_that_says_nothing_is_given_up(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))

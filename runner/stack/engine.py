@@ -83,9 +83,9 @@ def connect_engine(timeout_s: float = ANSWER_WITHIN_S) -> "docker.DockerClient":
     from docker.errors import DockerException
     from docker.utils import kwargs_from_env
 
-    settings: dict[str, Any] = {**kwargs_from_env()} if endpoint.context == "default" else {"tls": endpoint.tls or False}
-    settings |= {"base_url": endpoint.host, "timeout": timeout_s, "use_ssh_client": endpoint.host.startswith("ssh://")}
     try:
+        settings: dict[str, Any] = {**kwargs_from_env()} if endpoint.context == "default" else {"tls": endpoint.tls or False}
+        settings |= {"base_url": endpoint.host, "timeout": timeout_s, "use_ssh_client": endpoint.host.startswith("ssh://")}
         client = docker.DockerClient(**settings, version="auto")
     except (DockerException, NameError) as error:
         raise explain(endpoint, error, timeout_s) from error
