@@ -50,7 +50,7 @@ class Process:
         return self.exit_code
 
     def kill(self) -> None:
-        """SIGKILL, and return when it is gone."""
+        """SIGKILL, and return when it is gone. Raises MachineError when it does not end, or the guard is gone."""
         self.signal(signal.SIGKILL)
         if self.wait(ANSWER_WITHIN_S) is None:
             raise MachineError(f"{self.name} (pid {self.pid}) did not end within {ANSWER_WITHIN_S:g} s of SIGKILL")
@@ -88,13 +88,13 @@ class Children:
         return Process(self, name, answer["id"], answer["pid"], log)
 
     def own(self, folder: Path) -> None:
-        """Have the guard remove `folder` at the end, whatever happens to us."""
+        """Have the guard remove `folder` at the end, whatever happens to us. Raises MachineError when it is gone."""
         self._ask({"do": "own", "folder": str(folder)})
         with contextlib.suppress(OSError):  # a full disk: only `labs doctor` reads it
             (folder / OWNER_FILE).write_text(owner_of(self.guard_pid))
 
     def at_end(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
-        """Have the guard run a command after it has ended everything, whatever happens to us."""
+        """Have the guard run a command after it has ended everything, whatever happens to us. Raises MachineError when it is gone."""
         self._ask({"do": "at_end", "argv": list(argv), "env": dict(env)})
 
     @property
@@ -113,7 +113,7 @@ class Children:
         self._socket.close()
 
     def send(self, request: Mapping[str, Any]) -> None:
-        """Send one request to the guard, without waiting for an answer."""
+        """Send one request to the guard, without waiting for an answer. Raises MachineError when it is gone."""
         try:
             with self._send_lock:
                 self._socket.sendall(json.dumps(request).encode() + b"\n")

@@ -34,7 +34,7 @@ class LoadProcess:
         self.process: Process = children.spawn(name, argv, env=env, cwd=self.folder, log=self.log)
 
     def connect(self) -> socket.socket:
-        """The control connection, once Locust has been imported."""
+        """The control connection, once Locust has been imported. Raises MachineError with the end of its log."""
         deadline = time.monotonic() + READY_WITHIN_S
         self.listener.settimeout(0.25)
         while time.monotonic() < deadline and self.process.exit_code is None:

@@ -248,7 +248,7 @@ class Run:
         return ask_replica(self.stack.host, self.app.replicas[replica - 1], method, path, body, headers or {})
 
     def kill(self, name: str) -> None:
-        """SIGKILL a replica, a peer or a service; no new request of the load goes to a dead replica."""
+        """SIGKILL a replica, a peer or a service; no new request of the load goes to a dead replica. Raises MachineError when it does not end."""
         if number := self.app.number_of(name):
             self._tell_load("mark_down", number)
         self.app.kill(name)
@@ -265,7 +265,7 @@ class Run:
         self.mark(f"resumed {name}")
 
     def restart(self, name: str) -> None:
-        """Start it anew with its data; returns when it serves again."""
+        """Start it anew with its data; returns when it serves again. Raises AppError (a replica), LabError (a peer), MachineError (a service)."""
         self.app.restart(name)
         if name in self._accounts:
             SERVICES[name].prepare(self.stack.address(name), self._accounts[name], "")  # Redis has forgotten the app's account
@@ -300,7 +300,7 @@ class Run:
         return self.stack.log(name).read_text(encoding="utf-8", errors="replace")
 
     def skew(self, name: str, offset_s: float) -> bool:
-        """Shift the wall clock of a replica of a `skewable` app; False when its runtime is not Python and cannot be shifted."""
+        """Shift the wall clock of a replica of a `skewable` app; False when its runtime is not Python and cannot be shifted. Raises MachineError."""
         took = self.stack.skew(name, offset_s, WITHIN_S)
         self.mark(f"clock of {name} shifted by {offset_s:g} s" if took else f"clock of {name} could not be shifted")
         return took

@@ -32,7 +32,7 @@ class Service(Protocol):
         """Do one real operation as the kit. Raises OSError or the driver's error until the service answers."""
 
     def prepare(self, address: Address, app_password: str, schema: str) -> None:
-        """Make the app's own least-privileged account, and the lab's `schema` (SQL for MySQL, else empty)."""
+        """Make the app's own least-privileged account, and the lab's `schema` (SQL for MySQL, topics for Kafka, else empty)."""
 
     def app_env(self, address: Address, app_password: str) -> dict[str, str]:
         """What the app learns."""
@@ -241,7 +241,7 @@ def read_topic(line: str) -> tuple[str, dict[str, Any]]:
 
 
 def await_leaders(admin: Any, topics: list[str], timeout_s: float = 10.0) -> None:
-    """Return once every partition has a leader. Not kafka-python's `wait_for_topics`: it looks every 100 ms."""
+    """Return once every partition has a leader. Raises MachineError. Not kafka-python's `wait_for_topics`: it looks every 100 ms."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = admin.describe_topics(topics)
@@ -271,7 +271,10 @@ def group_offsets(address: Address, group: str) -> dict[tuple[str, int], int]:
 
 
 def topic_records(address: Address, topic: str) -> list[Any]:
-    """Every record of a topic, partition by partition, as kafka-python's ConsumerRecord: `partition`, `offset`, `key`, `value`, `headers`."""
+    """Every record of a topic, partition by partition, as kafka-python's ConsumerRecord: `partition`, `offset`, `key`, `value`, `headers`.
+
+    Raises LabError when there is no such topic, MachineError when Kafka does not give them all.
+    """
     kafka = load_kafka()
     ends = {kafka.TopicPartition(topic, partition): end for partition, end in topic_ends(address, topic).items()}
     records: list[Any] = []

@@ -94,7 +94,7 @@ def decide_verdict(checks: Iterable[CheckResult]) -> Verdict:
 
 
 def read_promise(docstring: str | None) -> tuple[str, str]:
-    """A check's docstring as (promised, why): its first paragraph, and the text after `Why:`."""
+    """A check's docstring as (promised, why): what stands before `Why:`, and what after it."""
     promised, _, why = (docstring or "").partition("Why:")
     return " ".join(promised.split()), " ".join(why.split())
 

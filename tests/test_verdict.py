@@ -76,7 +76,7 @@ def test_a_margin_says_how_many_times_the_value_is_away(value: float, limit: flo
     assert (comparison.holds, comparison.margin) == (holds, margin)
 
 
-def test_a_promise_is_the_first_paragraph_and_its_why() -> None:
+def test_a_promise_is_what_stands_before_its_why() -> None:
     promised, why = read_promise("""Every hit is
     counted.
 

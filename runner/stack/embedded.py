@@ -113,7 +113,7 @@ class EmbeddedStack:
         return str(SHIMS)
 
     def skew(self, name: str, offset_s: float, within_s: float) -> bool:
-        """Shift a replica's clock; False when nothing in it can."""
+        """Shift a replica's clock; False when nothing in it can, or it has ended. Raises MachineError."""
         try:
             return shift(str(self._data / name), offset_s, within_s)
         except TimeoutError as error:
