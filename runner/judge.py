@@ -170,6 +170,6 @@ def print_next(lab: Lab, submission: Submission, report: Report, *, is_untouched
     elif outcome is Outcome.FAIL and submission.kind in ("starter", "mine"):
         if is_untouched:
             print(f"This is the incident: the starter works in a demo and fails here. Edit {mine}/ and run again.")
-        elif bugs := likely_bugs(lab, {c.name for c in report.verdict.checks if c.outcome is Outcome.FAIL and not c.blame}):
+        elif bugs := likely_bugs(lab, report.verdict.failed):
             print("Others who failed just these checks had a version that " + ", or one that ".join(bugs) + ".")
         print(f"next: make hint NAME={lab.name}")

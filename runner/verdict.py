@@ -51,7 +51,7 @@ class CheckResult:
     why: str = ""
     seen: str = ""
     hint: str = ""
-    blame: str = ""  # "" | "app" (did not start, or died) | "lab" | "machine" | "interrupt"
+    blame: str = ""  # "" | "app" (did not start, or died) | "lab" | "machine"
     comparisons: Sequence[Comparison] = field(default_factory=tuple)
     seconds: float = 0.0
 
@@ -69,14 +69,9 @@ class Verdict:
     checks: Sequence[CheckResult]
 
     @property
-    def app_problem(self) -> CheckResult | None:
-        """The first result that says that the app did not start or died."""
-        return next((c for c in self.checks if c.blame == "app"), None)
-
-    @property
-    def failed(self) -> list[str]:
+    def failed(self) -> set[str]:
         """The names of the checks that failed by what they saw."""
-        return [c.name for c in self.checks if c.outcome is Outcome.FAIL and not c.blame]
+        return {c.name for c in self.checks if c.outcome is Outcome.FAIL and not c.blame}
 
 
 def worst_of(outcomes: Iterable[Outcome]) -> Outcome:

@@ -74,8 +74,7 @@ class EmbeddedStack:
 
         def start() -> Process:
             launch = server.launch(self._cache, folder, address)
-            env = {**clean_environment(folder), **launch.env}
-            return self._children.spawn(name, launch.argv, env=env, cwd=folder, log=self.log(name))
+            return self._children.spawn(name, launch.argv, env=clean_environment(folder), cwd=folder, log=self.log(name))
 
         self._starts[name] = start
         self._processes[name] = start()

@@ -1,7 +1,7 @@
 """What the embedded backend must know of a real server to run it as a child process."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,6 @@ class Launch:
     """One server process about to be started."""
 
     argv: Sequence[str]
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 class EmbeddedServer(Protocol):
