@@ -77,54 +77,40 @@ class Stall:
     stall_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Late:
-    """A scheduled arrival that left `late_ns` after its intended time."""
-
-    at_ns: int
-    late_ns: int
-
-
 @dataclass(frozen=True)
 class History:
-    """Records sorted by `start_ns`, with the stalls and late departures of the load around them."""
+    """Records sorted by `start_ns`, with the stalls of the load around them."""
 
     records: tuple[Record, ...] = ()
     stalls: tuple[Stall, ...] = ()
-    lates: tuple[Late, ...] = ()
-    is_torn: bool = False  # the writer was killed in the middle of a line: that request happened and is not here
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "records", tuple(sorted(self.records, key=attrgetter("start_ns", "n"))))
         object.__setattr__(self, "stalls", tuple(self.stalls))
-        object.__setattr__(self, "lates", tuple(self.lates))
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what the recorder wrote. A last line without its line break is left out and told by `is_torn`.
+        """Read what the recorder wrote. A last line without its line break is left out: its writer was killed.
 
         Lines of a kind that is not known here are passed over. Raises MachineError for a missing file or a broken line.
         """
         try:
-            *lines, rest = path.read_bytes().split(b"\n")
+            *lines, _ = path.read_bytes().split(b"\n")
         except FileNotFoundError:
             raise MachineError(f"no history at {path}: the load ended before it began to record", "its log is in the same folder") from None
         records: list[Record] = []
         stalls: list[Stall] = []
-        lates: list[Late] = []
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
                 kind = row.get("kind")
                 if kind == "stall":
                     stalls.append(Stall(row["at_ns"], row["stall_ns"]))
-                elif kind == "late":
-                    lates.append(Late(row["at_ns"], row["late_ns"]))
                 elif kind is None:
                     records.append(read_record(row, number))
             except (ValueError, KeyError, AttributeError) as error:
                 raise broken_line(path, number, line, error) from None
-        return cls(tuple(records), tuple(stalls), tuple(lates), is_torn=bool(rest))
+        return cls(tuple(records), tuple(stalls))
 
     def where(
         self,
@@ -164,7 +150,7 @@ class History:
         return {value: self._with(records) for value, records in groups.items()}
 
     def between(self, start_ns: int | None, end_ns: int | None) -> Self:
-        """The records wholly inside [start_ns, end_ns]; None is open. Stalls and lates are those that touch the window."""
+        """The records wholly inside [start_ns, end_ns]; None is open. Stalls are those that touch the window."""
         low, high = bounds(start_ns, end_ns)
         return self._within(low, high, (r for r in self.records if low <= r.start_ns and r.end_ns <= high))
 
@@ -203,13 +189,6 @@ class History:
         return max((stall.stall_ns for stall in self.stalls), default=0) / 1e9
 
     @property
-    def latest_departure_s(self) -> float:
-        """How late the latest scheduled arrival left, in seconds, by the recorder's notes and the records' intended times."""
-        noted = max((late.late_ns for late in self.lates), default=0)
-        seen = max((r.start_ns - r.intended_ns for r in self.records if r.intended_ns is not None), default=0)
-        return max(noted, seen, 0) / 1e9
-
-    @property
     def duration_s(self) -> float:
         """From the first send to the last answer, in seconds."""
         return (max(r.end_ns for r in self.records) - self.records[0].start_ns) / 1e9 if self.records else 0.0
@@ -221,13 +200,11 @@ class History:
         return iter(self.records)
 
     def _with(self, records: Iterable[Record]) -> Self:
-        return type(self)(tuple(records), self.stalls, self.lates, self.is_torn)
+        return type(self)(tuple(records), self.stalls)
 
     def _within(self, low: float, high: float, records: Iterable[Record]) -> Self:
         stalls = tuple(s for s in self.stalls if s.at_ns <= high and low <= s.at_ns + CANARY_SLEEP_NS + s.stall_ns)
-        # A note may carry the intended or the real departure: both count, since too many notes only make a run inconclusive.
-        lates = tuple(late for late in self.lates if late.at_ns - late.late_ns <= high and low <= late.at_ns + late.late_ns)
-        return type(self)(tuple(records), stalls, lates, self.is_torn)
+        return type(self)(tuple(records), stalls)
 
 
 def read_record(row: Mapping[str, Any], number: int) -> Record:

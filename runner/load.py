@@ -59,7 +59,7 @@ class Load:
         self._so_far: list[Record] = []
         self._connection = worker.connect()
         self._reader = threading.Thread(target=self._read, name="load-events", daemon=True)
-        self.history = History((), (), ())
+        self.history = History()
         self.missed = ""  # what the scenario waited for in vain
         self.cpu_wait_share = 0.0  # of the load's time, the most that a replica was ready to run and had no CPU
         self.is_cut_short = False  # whether `at_most_s` ended it

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from runner.errors import LabError, MachineError
 from runner.growing import GrowingHistory
-from runner.history import History, Late, Outcome, Record, Stall
+from runner.history import History, Outcome, Record, Stall
 
 proven = settings(max_examples=100, deadline=None, derandomize=True)
 MS = 1_000_000
@@ -58,12 +58,10 @@ def test_a_line_is_read_back_as_it_was_recorded(tmp_path: Path) -> None:
 
 
 def test_records_are_sorted_by_their_start_and_other_lines_are_kept_apart(tmp_path: Path) -> None:
-    lines = [row(n=1, start_ns=9), {"kind": "stall", "at_ns": 5, "stall_ns": 30 * MS}, row(n=2, start_ns=4)]
-    lines += [{"kind": "late", "at_ns": 6, "late_ns": 40 * MS}, {"kind": "something newer"}]
+    lines = [row(n=1, start_ns=9), {"kind": "stall", "at_ns": 5, "stall_ns": 30 * MS}, {"kind": "something newer"}, row(n=2, start_ns=4)]
     history = History.read(write(tmp_path, *lines))
     assert [r.n for r in history] == [2, 1]
-    assert (history.stalls, history.lates) == ((Stall(5, 30 * MS),), (Late(6, 40 * MS),))
-    assert not history.is_torn
+    assert history.stalls == (Stall(5, 30 * MS),)
 
 
 def test_a_line_without_a_number_gets_that_of_its_place(tmp_path: Path) -> None:
@@ -77,9 +75,7 @@ def test_a_last_line_torn_anywhere_is_left_out(tmp_path: Path) -> None:
         path = write(tmp_path, row(n=1))
         with path.open("ab") as file:
             file.write(last[:length])
-        history = History.read(path)
-        assert [r.n for r in history] == [1]
-        assert history.is_torn
+        assert [r.n for r in History.read(path)] == [1]
 
 
 def test_an_empty_file_is_an_empty_history(tmp_path: Path) -> None:
@@ -160,7 +156,6 @@ def mixed() -> History:
             record(4, 50, 60, name="GET b", context={"key": None}),
         ),
         (Stall(25 * MS, 30 * MS),),
-        (Late(70 * MS, 5 * MS),),
     )
 
 
@@ -202,11 +197,9 @@ def test_between_takes_what_lies_inside_and_touching_what_reaches_in(mixed: Hist
     assert numbers(mixed.touching(41 * MS, 49 * MS)) == []
 
 
-def test_a_window_keeps_the_stalls_and_late_departures_that_touch_it(mixed: History) -> None:
+def test_a_window_keeps_the_stalls_that_touch_it(mixed: History) -> None:
     assert mixed.between(0, 24 * MS).longest_stall_s == 0
     assert mixed.between(60 * MS, 80 * MS).longest_stall_s == pytest.approx(0.03)
-    assert mixed.between(0, 60 * MS).latest_departure_s == 0
-    assert mixed.between(74 * MS, 80 * MS).latest_departure_s == pytest.approx(0.005)
 
 
 def test_shares_and_counts(mixed: History) -> None:
@@ -218,16 +211,10 @@ def test_shares_and_counts(mixed: History) -> None:
 
 def test_an_empty_history_is_no_success() -> None:
     empty = History()
-    assert (empty.ok_share(), empty.duration_s, empty.longest_stall_s, empty.latest_departure_s) == (0, 0, 0, 0)
+    assert (empty.ok_share(), empty.duration_s, empty.longest_stall_s) == (0, 0, 0)
     assert empty.outcomes() == {"ok": 0, "fail": 0, "unknown": 0}
     with pytest.raises(LabError, match="without records"):
         empty.percentile(0.5)
-
-
-def test_a_late_departure_is_seen_in_the_records_too() -> None:
-    late = History((record(1, 90, 95, intended_ns=10 * MS), record(2, 5, 6, intended_ns=7 * MS)))
-    assert late.latest_departure_s == pytest.approx(0.08)
-    assert History((record(2, 5, 6, intended_ns=7 * MS),)).latest_departure_s == 0
 
 
 @proven
