@@ -55,16 +55,9 @@ class Peer:
 
         Raises LabError when the peer refuses, OSError when it cannot be reached, HTTPException or ValueError when what it answers is no answer.
         """
-        connection = http.client.HTTPConnection(self._host, self._control_port, timeout=10)
-        try:
-            payload = None if body is None else json.dumps(body)
-            connection.request(method, path, payload, {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"})
-            answer = connection.getresponse()
-            text = answer.read()
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise LabError(f"the peer {self.name} answered {answer.status} to {method} {path}: {text[:200]!r}")
+        status, text = ask_control(self._host, self._control_port, self._token, method, path, body)
+        if status != 200:
+            raise LabError(f"the peer {self.name} answered {status} to {method} {path}: {text[:200]!r}")
         return json.loads(text)
 
     def calls(self) -> list[dict[str, Any]]:
@@ -305,6 +298,18 @@ class App:
         for replica in self.extras:
             if replica.name == name and (ready := self._table.extra[name.rpartition("-")[0]].ready):
                 self.await_replica(replica, ready)
+
+
+def ask_control(host: str, port: int, token: str, method: str, path: str, body: object) -> tuple[int, bytes]:
+    """One request to the second address of a peer or of the fault proxy; status and body. Raises OSError or HTTPException."""
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    try:
+        payload = None if body is None else json.dumps(body)
+        connection.request(method, path, payload, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
 
 
 def env_name(name: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from runner.app import App
+from runner.app import App, ask_control
 from runner.errors import BUSY_HINT, LabError, MachineError
 from runner.lab import Lab
 from runner.stack import Program, Stack, tail_of
@@ -94,14 +94,8 @@ class ProxyControl:
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """One control request; the answer's JSON. Raises LabError when it is refused, OSError when nobody answers."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=10)
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), {"Authorization": f"Bearer {self._token}"})
-            answer = connection.getresponse()
-            text = answer.read()
-        finally:
-            connection.close()
-        if answer.status != 200:
+        status, text = ask_control(self._host, self._port, self._token, method, path, body)
+        if status != 200:
             raise LabError(f"the fault proxy refused {body or path}: {json.loads(text)['detail']}")
         return json.loads(text)
 
