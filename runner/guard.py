@@ -114,17 +114,21 @@ class Guard:
         """Start a child and tell its pid, or why it could not be started."""
         try:
             log = Log(request["log"])
-            process = subprocess.Popen(
-                request["argv"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                bufsize=0,
-                env=request["env"],
-                cwd=request["cwd"],
-                start_new_session=True,
-                preexec_fn=self.die_with_guard,  # noqa: PLW1509 - the guard has one thread
-            )
+            try:
+                process = subprocess.Popen(
+                    request["argv"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    bufsize=0,
+                    env=request["env"],
+                    cwd=request["cwd"],
+                    start_new_session=True,
+                    preexec_fn=self.die_with_guard,  # noqa: PLW1509 - the guard has one thread
+                )
+            except BaseException:
+                os.close(log.fd)
+                raise
         except (OSError, ValueError) as error:
             what = f"{error.strerror}: {error.filename or request['argv'][0]}" if isinstance(error, OSError) else str(error)
             self.tell({"event": "failed", "id": request["id"], "error": what})

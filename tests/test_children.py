@@ -114,6 +114,14 @@ def test_a_command_that_cannot_be_executed(children: Children, spawn: Spawn, tmp
     assert spawn("pass").wait(10) == 0, "the guard goes on"
 
 
+def test_a_command_that_cannot_be_executed_leaves_nothing_open(children: Children, spawn: Spawn, tmp_path: Path) -> None:
+    assert spawn("pass").wait(10) == 0
+    before = psutil.Process(children.guard_pid).num_fds()
+    with pytest.raises(MachineError):
+        children.spawn("no-such-program", ["no-such-program"], env=clean_environment(tmp_path), cwd=tmp_path, log=tmp_path / "log")
+    assert psutil.Process(children.guard_pid).num_fds() == before
+
+
 def test_a_folder_that_is_not_there(children: Children, spawn: Spawn, tmp_path: Path) -> None:
     for place in ({"cwd": tmp_path / "none", "log": tmp_path / "log"}, {"cwd": tmp_path, "log": tmp_path / "none" / "log"}):
         with pytest.raises(MachineError, match=r"No such file or directory: .*/none"):
