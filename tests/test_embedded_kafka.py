@@ -203,7 +203,7 @@ def test_the_partitions_of_a_killed_consumer_are_taken_over_within_its_session(b
     first, second = broker.spawn_member("first"), broker.spawn_member("second")
     await_that(lambda: last_line(first.log) == last_line(second.log) == "3")
     first.kill()
-    assert await_that(lambda: last_line(second.log) == "6") < 4
+    await_that(lambda: last_line(second.log) == "6", within_s=20)  # its session is 2 s, where a consumer that says nothing has 45
 
 
 def test_a_killed_broker_comes_back_with_its_records_offsets_and_port(broker: Broker) -> None:
