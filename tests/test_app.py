@@ -194,7 +194,7 @@ def test_a_killed_replica_is_no_crash_and_can_be_restarted(run: Run) -> None:
 
 def test_cpu_time(run: Run, eventually: Callable[..., Any]) -> None:
     before = run.cpu_s("app-2")
-    eventually(lambda: run.call("GET", "/whoami", replica=2) and run.cpu_s("app-2") > before > 0, "answers that cost something")
+    eventually(lambda: run.call("GET", "/whoami", replica=2).status == 200 and run.cpu_s("app-2") > before > 0, "answers that cost something")
     run.kill("app-2")
     with pytest.raises(LabError, match="app-2 has ended, and its CPU time with it"):
         run.cpu_s("app-2")
@@ -293,7 +293,7 @@ def test_a_readiness_request_without_an_answer_leaves_nothing_open(
 
 
 def test_a_restarted_extra_process_is_awaited_when_it_serves(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This one never does."""
+    """Here it never does."""
     worker = run.app._table.extra["worker"].model_copy(update={"ready": "GET /healthz"})
     monkeypatch.setattr(run.app, "_table", run.app._table.model_copy(update={"extra": {"worker": worker}, "ready_within_s": 0.1}))
     monkeypatch.setattr(run.app, "extras", [Replica("worker-1", 1, run.stack.free_port())])

@@ -62,7 +62,7 @@ def test_what_is_too_much_is_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / f"file-{number}").write_bytes(b"x" * (3 << 10))
     with pytest.raises(TooLargeError):
         pack({"s": tmp_path})
-    assert read == ["s", "s/file-0", "s/file-1"]
+    assert len(read) < 4, "the folder, and two files at most"
 
 
 def test_files_from_memory_are_packed_below_a_path() -> None:

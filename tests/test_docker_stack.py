@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 import pytest
 from docker.errors import APIError
-from requests import ReadTimeout
 
 from runner.errors import MachineError
 from runner.stack.docker import DockerStack
@@ -19,7 +18,7 @@ CONTAINER = "3f" * 32
 
 
 def hang(*_: object, **__: object) -> NoReturn:
-    raise ReadTimeout("read timed out")
+    raise TimeoutError("read timed out")
 
 
 def refuse(*_: object, **__: object) -> NoReturn:
@@ -29,7 +28,7 @@ def refuse(*_: object, **__: object) -> NoReturn:
 @pytest.fixture
 def api() -> Any:
     """As much of an engine as is asked for; it refuses, and what it has it does not tell in time."""
-    return SimpleNamespace(pause=refuse, unpause=refuse, exec_create=refuse, containers=hang)
+    return SimpleNamespace(pause=refuse, unpause=refuse, exec_create=refuse, containers=hang, remove_network=refuse)
 
 
 @pytest.fixture

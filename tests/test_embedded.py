@@ -193,7 +193,8 @@ def test_threads_are_counted(stack: EmbeddedStack, tmp_path: Path, eventually: C
 
 def test_cpu_time_is_that_of_the_whole_family(stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any]) -> None:
     burn = "import time\nwhile time.process_time() < 0.5: pass\n"
-    code = f"import subprocess, sys, threading\nburn = {burn!r}\nsubprocess.run([sys.executable, '-c', burn])\nexec(burn)\nprint('here', flush=True)\nthreading.Event().wait()"
+    code = f"import subprocess, sys, threading\nburn = {burn!r}\nsubprocess.run([sys.executable, '-c', burn])\nexec(burn)\n"
+    code += "print('here', flush=True)\nthreading.Event().wait()"
     stack.start_program(program("busy", code, tmp_path))
     eventually(lambda: stack.log("busy").read_text() == "here\n", "it has worked")
     used = stack.cpu_s("busy")

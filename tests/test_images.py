@@ -149,7 +149,7 @@ def test_a_long_command_says_now_and_then_where_it_is(tmp_path: Path, said: list
 
 
 def test_a_command_that_does_not_read_what_it_is_fed_tells_by_its_exit_code(said: list[str]) -> None:
-    with pytest.raises(MachineError, match="making label failed: .*exit code 5"):
+    with pytest.raises(MachineError, match=r"making label failed: .*exit code 5"):
         run_logged(["sh", "-c", "exit 5"], "label", said.append, text="x" * 1_000_000)
 
 
@@ -211,5 +211,5 @@ def test_an_image_that_lacks_its_program_is_told() -> None:
         raise APIError("500 Server Error", explanation="exec: redis-server: not found")
 
     client: Any = SimpleNamespace(containers=SimpleNamespace(run=fail))
-    with pytest.raises(MachineError, match="the new image of redis does not work: .*redis-server: not found"):
+    with pytest.raises(MachineError, match=r"the new image of redis does not work: .*redis-server: not found"):
         read_version(client, RECIPES["redis"], "backend-labs/redis:making")

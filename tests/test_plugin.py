@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     Done = subprocess.CompletedProcess[str]
 
 
-def run_pytest(kit: "Kit", *arguments: str, **environment: str) -> "Done":
+def run_pytest(kit: "Kit", *arguments: str) -> "Done":
     """Pytest, as a person would call it in a checkout, but without the plugins of other packages: their imports take longer than a run."""
-    return kit.python("-m", "pytest", "-p", "labs", "-p", "no:cacheprovider", *arguments, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", **environment)
+    return kit.python("-m", "pytest", "-p", "labs", "-p", "no:cacheprovider", *arguments, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
 
 
 def test_a_pass_and_its_report(kit: "Kit") -> None:
@@ -70,8 +70,8 @@ def test_a_broken_lab_is_an_error_here_too(kit: "Kit", file: str, old: str, new:
 
 
 def test_an_empty_setting_is_none(kit: "Kit", tmp_path: Path) -> None:
-    arguments = ("labs/microservices/hits/test_lab.py", "--submission=solution")
-    done = run_pytest(kit, *arguments, LABS_BACKEND="", DOCKER_HOST=f"unix://{tmp_path}/engine.sock")
+    kit.environment |= {"LABS_BACKEND": "", "DOCKER_HOST": f"unix://{tmp_path}/engine.sock"}
+    done = run_pytest(kit, "labs/microservices/hits/test_lab.py", "--submission=solution")
     assert done.returncode == 0, done.stdout
 
 

@@ -433,7 +433,9 @@ def locked(name: str) -> set[tuple[str, str]]:
     return set(re.findall(r"^(\S+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize(("name", "wanted"), zip(LOCKS, (RUNTIME + GROUPS["build"], GROUPS["dev"], GROUPS["browser"], GROUPS["docs"]), strict=True))
+@pytest.mark.parametrize(
+    ("name", "wanted"), list(zip(LOCKS, (RUNTIME + GROUPS["build"], GROUPS["dev"], GROUPS["browser"], GROUPS["docs"]), strict=True))
+)
 def test_the_lock_holds_what_the_project_asks_for(name: str, wanted: list[Requirement]) -> None:
     for requirement in wanted:
         versions = [version for package, version in locked(name) if package == canonicalize_name(requirement.name)]

@@ -80,9 +80,7 @@ def is_warm(processes: Processes) -> bool:
     return False
 
 
-def test_each_save_is_judged_and_what_changed_is_said(
-    watching: Watching, kit: "Kit", eventually: Callable[..., Any], processes: Processes
-) -> None:
+def test_each_save_is_judged_and_what_changed_is_said(watching: Watching, kit: "Kit", eventually: Callable[..., Any], processes: Processes) -> None:
     eventually(lambda: "save to judge it" in watching.text, "the greeting")
     eventually(lambda: is_warm(processes), "the first warm run")
     mine = kit.root / "my" / "hits" / "app.py"
