@@ -1,0 +1,212 @@
+"""Adaptive LIFO: a burst that a queue can absorb, and a rush, with a freeze of the engine in it, that no queue can."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+
+import pytest
+
+CALM, RUSH, EVENING = 36, 125, 24  # customers a second; the engine can do 50
+BURST = 28
+PATIENCE_MS = [1000, 1200]
+SLOTS, WORK_S = 4, 0.08
+RUSH_S, FROZEN_S = 5.0, 1.3  # the engine stands still for longer than any customer waits
+ANSWERS = 40  # of the rush, before the engine freezes
+GRACE_NS, JUDGED_S = 2_000_000_000, 1.5
+LATE_NS = 50_000_000  # how long a call may be on its way to the engine
+SILENT_S = 0.5  # who has no answer so long after his time was over is left hanging
+STALL_S = 0.25  # most of what is left to the last one of a burst who is served in his turn
+
+
+@dataclass
+class Day:
+    """The run: its load, what the engine was asked, and when it stood still."""
+
+    lab: object
+    load: object
+    frozen_ns: int = 0
+    thawed_ns: int = 0
+
+    @cached_property
+    def calls(self):
+        """What the engine was asked; once the load is over."""
+        return self.lab.peer("engine").calls()
+
+    @cached_property
+    def customers(self):
+        return {r.context["id"]: r for r in self.load.history}
+
+    @cached_property
+    def fares(self):
+        """What the engine made of each trip that it was asked for."""
+        return {c["id"]: c["fare"] for c in self.calls if "fare" in c}
+
+    def asked(self, phase):
+        return self.load.history.where(phase=phase)
+
+    @cached_property
+    def rush_ns(self):
+        """When the first and the last customer of the rush came, by the timetable."""
+        times = [r.intended_ns for r in self.asked("rush")]
+        self.lab.require(len(times) >= RUSH * RUSH_S / 2, f"only {len(times)} customers came in the rush")
+        return min(times), max(times)
+
+    def is_served(self, record):
+        """Whether a customer got the fare that the engine made, and in time."""
+        is_in_time = record.latency_s <= record.context["timeout_ms"] / 1000
+        return record.status == 200 and is_in_time and record.context["id"] in self.fares and not self.is_false(record)
+
+    def is_false(self, record):
+        """Whether the answer has another fare than the engine's, or none."""
+        fare = record.body.get("fare") if isinstance(record.body, dict) else None
+        return fare is None or fare != self.fares.get(record.context["id"])
+
+    def late_ns(self, call):
+        """How long after its customer's time was over a call began; below 0 before. A call for nobody is never late."""
+        record = self.customers.get(call["id"])
+        return call["start_ns"] - record.start_ns - record.context["timeout_ms"] * 1_000_000 if record else 0
+
+    def stood_still(self, start_ns, end_ns):
+        """Whether the engine did, in any part of this."""
+        return bool(self.frozen_ns) and end_ns > self.frozen_ns and start_ns < (self.thawed_ns or self.load.end_ns)
+
+    def at_most(self, phase, value, limit, seen, what):
+        """`value <= limit`. A starved machine can only make it larger: a larger one counts if the machine was calm."""
+        if value > limit:
+            self.lab.require_calm(self.load)
+            asked = self.asked(phase)
+            stall_s = self.load.history.between(asked.records[0].start_ns, max(r.end_ns for r in asked)).longest_stall_s
+            self.lab.require(stall_s < STALL_S, f"the load stood still for {stall_s:.2f} s")
+            late_s = max(r.start_ns - r.intended_ns for r in asked) / 1e9
+            self.lab.require(late_s < STALL_S, f"a customer came {late_s:.2f} s later than he should")
+        self.lab.at_most(value, limit, seen, what)
+
+
+@pytest.fixture(scope="module")
+def day(lab):
+    """It is calm, with a burst; then comes a rush, and the engine freezes in it; then it is calm again."""
+    before_s, after_s = 1.2 + 0.4 * lab.random.random(), 1.5 + 0.4 * lab.random.random()
+    evening_s = GRACE_NS / 1e9 + JUDGED_S
+    phases = [["calm", CALM, before_s], ["burst", BURST, 0], ["calm again", CALM, after_s], ["rush", RUSH, RUSH_S], ["evening", EVENING, evening_s]]
+    plan = {"run": f"{lab.random.randrange(10**6)}", "patience_ms": PATIENCE_MS, "phases": phases, "is_one_day": True}
+    engine = lab.peer("engine")
+    with lab.load(users=1, at_most_s=40, plan=plan) as load:
+        day = Day(lab, load)
+        load.until(lambda: has_ended(load, "rush", 1), "an answer in the rush")
+        lab.mark("a rush")
+        load.until(lambda: has_ended(load, "rush", ANSWERS), f"{ANSWERS} answers in the rush")
+        engine.set(frozen=True)
+        day.frozen_ns = lab.mark("the engine freezes")
+        since_s = load.elapsed_s
+        load.until(lambda: load.elapsed_s > since_s + FROZEN_S, "customers while the engine is frozen")
+        engine.set(frozen=False)
+        day.thawed_ns = lab.mark("the engine goes on")
+        load.until(lambda: has_ended(load, "evening", 1), "an answer in the evening")
+        lab.mark("the rush is over")
+    return day
+
+
+def has_ended(load, phase, count):
+    """Whether so many requests of a phase have ended, in whatever way."""
+    return sum(r.context["phase"] == phase for r in load.so_far()) >= count
+
+
+def statuses(records):
+    return Counter(f"status {r.status}" for r in records).most_common(3)
+
+
+def test_the_contract_holds(day, lab):
+    """When it is calm, at least 90% of the customers get their fare in time; whoever gets none is told 503, and nobody a false one.
+
+    Why: a failure is dressed up as a success or as something else, or what could be done is not done.
+    """
+    odd = [r for r in day.load.history if r.status not in (200, 503, None)]
+    assert not odd, f"{len(odd)} of {len(day.load.history)} answers were neither 200 nor 503: {statuses(odd)}"
+    done = [r for r in day.load.history if r.status == 200 and r.failed is None]
+    false = [r for r in done if day.is_false(r)]
+    assert not false, f"{len(false)} of {len(done)} answers with 200 have not the engine's fare, such as {false[0].body!r}"
+    asked = day.asked("calm")
+    lab.require(len(asked) >= 30, f"only {len(asked)} customers came before the burst")
+    lost = [r for r in asked if not day.is_served(r)]
+    seen = f"{len(lost)} of {len(asked)} customers got no fare in time when all was calm: {statuses(lost)}"
+    day.at_most("calm", len(lost) / len(asked), 0.1, seen, "calm customers without a fare")
+
+
+def test_a_burst_is_absorbed(day, lab):
+    """Of 28 customers who come at the same moment when it is calm, at least 85% get their fare in time.
+
+    Why: the line has no room for them, takes a burst for an overload, or lets those who came first wait until the last.
+    """
+    asked = day.asked("burst")
+    lab.require(len(asked) == BURST, f"only {len(asked)} customers came in the burst")
+    lost = [r for r in asked if not day.is_served(r)]
+    seen = f"{len(lost)} of {len(asked)} customers of a burst got no fare in time: {statuses(lost)}"
+    day.at_most("burst", len(lost) / len(asked), 0.15, seen, "customers of a burst without a fare")
+
+
+def test_the_engine_works_for_nobody_who_has_left(day, lab):
+    """At most 5% of the fares that the engine begins in a rush, or after it, are for customers whose time is over.
+
+    Why: whoever has left keeps his place in the line, so the engine works at full speed, and for nobody.
+    """
+    start_ns, end_ns = day.rush_ns
+    begun = {"in": [c for c in day.calls if start_ns < c["start_ns"] <= end_ns], "after": [c for c in day.calls if c["start_ns"] > end_ns]}
+    lab.require(len(begun["in"]) + len(begun["after"]) >= 50, f"the engine was asked for only {len(begun['in'])} fares in the rush")
+    dead = {when: sum(day.late_ns(c) > LATE_NS for c in calls) for when, calls in begun.items()}
+    when = max(begun, key=lambda w: dead[w] / max(len(begun[w]), 20))
+    seen = f"{dead[when]} of {len(begun[when])} fares that the engine began {when} the rush were for customers who had left"
+    day.at_most("rush", dead[when] / max(len(begun[when]), 20), 0.05, seen, "fares for who has left")
+
+
+def test_the_engine_is_put_to_use(day, lab):
+    """In a rush at least 60% of the fares that the engine could work out reach a customer in time.
+
+    Why: it is given too much at a time, and slows down, or too little; or what it works out comes too late.
+    """
+    start_ns, end_ns = day.rush_ns
+    lab.require(start_ns < day.frozen_ns < day.thawed_ns < end_ns, "the engine did not freeze and go on within the rush")
+    alone = [c for c in day.calls if c["end_ns"] and c["in_hand"] <= SLOTS and not day.stood_still(c["start_ns"], c["end_ns"])]
+    work_s = median((c["end_ns"] - c["start_ns"]) / 1e9 for c in alone) if len(alone) >= 20 else WORK_S
+    could = SLOTS / work_s * (end_ns - start_ns - (day.thawed_ns - day.frozen_ns)) / 1e9
+    served = [r for r in day.load.history if start_ns <= r.end_ns <= end_ns and day.is_served(r) and not day.stood_still(r.end_ns, r.end_ns)]
+    seen = f"{len(served)} customers got their fare in time in the rush, and the engine could have worked out {could:.0f}"
+    day.at_most("rush", max(1 - len(served) / could, 0), 0.4, seen, "part of the engine's work that was lost")
+
+
+def test_who_is_served_is_served_young(day, lab):
+    """Half of those who get their fare in a rush have waited in line for at most 0.3 of their time.
+
+    Why: all wait for as long as they can, and then some of them are served; the same number could have been served at once.
+    """
+    begun_ns = {c["id"]: c["start_ns"] for c in reversed(day.calls)}  # a trip's first call
+    served = [r for r in day.asked("rush") if day.is_served(r)]
+    lab.require(len(served) >= 20, f"only {len(served)} customers of the rush got their fare in time")
+    ages = [(begun_ns[r.context["id"]] - r.start_ns) / (r.context["timeout_ms"] * 1e6) for r in served]
+    seen = f"half of the {len(served)} who got their fare in the rush had waited in line for {median(ages):.2f} of their time or more"
+    day.at_most("rush", median(ages), 0.3, seen, "part of one's time in line, as a median")
+
+
+def test_nobody_is_left_hanging(day, lab):
+    """Whoever comes in a rush has an answer, a fare or 503, half a second after his time is over at the latest: at least 9 of 10.
+
+    Why: a place in the line is given up when its turn comes, and not when its customer's time is over.
+    """
+    lab.require(day.rush_ns and day.thawed_ns, f"the run ended too early: {day.load.missed} did not come")
+    asked = day.asked("rush")
+    hanging = [r for r in asked if r.status is None or r.latency_s > r.context["timeout_ms"] / 1000 + SILENT_S]
+    seen = f"{len(hanging)} of {len(asked)} customers of the rush had no answer {SILENT_S:g} s after their time was over"
+    day.at_most("rush", len(hanging) / len(asked), 0.1, seen, "customers left hanging")
+
+
+def test_it_is_over_when_it_is_over(day, lab):
+    """From 2 s after a rush, at least 90% of the customers get their fare in time.
+
+    Why: the line is still full of the rush, or what protects the engine does not find out that it is over.
+    """
+    _, end_ns = day.rush_ns
+    asked = day.asked("evening").where(lambda r: r.intended_ns > end_ns + GRACE_NS)
+    lab.require(len(asked) >= 20, f"only {len(asked)} customers came after the rush")
+    lost = [r for r in asked if not day.is_served(r)]
+    seen = f"{len(lost)} of {len(asked)} customers got no fare in time, 2 s and more after the rush: {statuses(lost)}"
+    day.at_most("evening", len(lost) / len(asked), 0.1, seen, "customers without a fare after the rush")
