@@ -1,4 +1,4 @@
-"""Customers come at a steady rate, whatever becomes of those before them. Once many come at the same moment; later far too many come for a while."""
+"""Customers come at a steady rate, whatever becomes of those before them. Twice many come at the same moment; between that far too many come for a while."""
 
 import itertools
 import random
@@ -8,7 +8,8 @@ from locust.exception import StopUser
 
 from runner.pacing import read_plan, run_arrivals
 
-DAY = [["calm", 36, 1.4], ["burst", 28, 0], ["calm again", 36, 1.7], ["rush", 125, 5.0], ["evening", 24, 3.5]]
+DAY = [["calm", 36, 1.4], ["burst", 28, 0], ["calm again", 36, 1.7], ["rush", 125, 5.0]]
+DAY += [["evening", 24, 2.3], ["second burst", 28, 0], ["evening", 36, 1.5]]
 plan = read_plan(seed=0, run="demo", patience_ms=[1000, 1200], phases=DAY, is_one_day=False)
 draw = random.Random(plan.seed)
 numbers = itertools.count()
