@@ -1,4 +1,4 @@
-"""Customers come at a steady rate, whatever becomes of those before them. Twice many come at the same moment; between that far too many come for a while."""
+"""Customers come by a timetable, whatever becomes of those before them. Twice many come at once; between that far too many come for a while."""
 
 import itertools
 import random

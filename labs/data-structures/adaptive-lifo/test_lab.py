@@ -12,7 +12,7 @@ BURST, BURSTS = 28, ("burst", "second burst")
 PATIENCE_MS = [1000, 1200]
 SLOTS, WORK_S = 4, 0.08
 RUSH_S, FROZEN_S = 5.0, 1.3  # the engine stands still for longer than any customer waits
-ANSWERS = 40  # of the rush, before the engine freezes
+ANSWERS = 30  # of the rush, before the engine freezes
 GRACE_NS, JUDGED_S = 2_000_000_000, 1.5
 LATE_NS = 50_000_000  # how long a call may be on its way to the engine
 SILENT_S = 0.5  # who has no answer so long after his time was over is left hanging
@@ -161,7 +161,7 @@ def test_the_engine_works_for_nobody_who_has_left(day, lab):
 
 
 def test_the_engine_is_put_to_use(day, lab):
-    """In a rush at least 60% of the fares that the engine could work out reach a customer in time.
+    """In a rush at least 65% of the fares that the engine could work out reach a customer in time.
 
     Why: it is given too much at a time, and slows down, or too little; or what it works out comes too late.
     """
@@ -172,7 +172,7 @@ def test_the_engine_is_put_to_use(day, lab):
     could = SLOTS / work_s * (end_ns - start_ns - (day.thawed_ns - day.frozen_ns)) / 1e9
     served = [r for r in day.load.history if start_ns <= r.end_ns <= end_ns and day.is_served(r) and not day.stood_still(r.end_ns, r.end_ns)]
     seen = f"{len(served)} customers got their fare in time in the rush, and the engine could have worked out {could:.0f}"
-    day.at_most("rush", max(1 - len(served) / could, 0), 0.4, seen, "part of the engine's work that was lost")
+    day.at_most("rush", max(1 - len(served) / could, 0), 0.35, seen, "part of the engine's work that was lost")
 
 
 def test_who_is_served_is_served_young(day, lab):
