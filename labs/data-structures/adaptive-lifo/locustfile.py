@@ -8,8 +8,8 @@ from locust.exception import StopUser
 
 from runner.pacing import read_plan, run_arrivals
 
-DAY = [["calm", 36, 1.4], ["burst", 28, 0], ["calm again", 36, 1.7], ["rush", 125, 5.0]]
-DAY += [["evening", 24, 2.3], ["second burst", 28, 0], ["evening", 36, 1.5]]
+DAY = [["calm", 36, 1.4], ["burst", 28, 0], ["calm again", 36, 1.4], ["rush", 125, 4.5]]
+DAY += [["evening", 24, 3.3], ["second burst", 28, 0], ["night", 36, 1.2]]
 plan = read_plan(seed=0, run="demo", patience_ms=[1000, 1200], phases=DAY, is_one_day=False)
 draw = random.Random(plan.seed)
 numbers = itertools.count()
