@@ -91,7 +91,7 @@ def try_examples(lab):
         answer = lab.call("POST", "/reads", {"tags": reads})
         mistake = tags.find_mistake(answer.json(), tags.answer_for(counted)) if answer.status == 200 else f"status {answer.status}"
         if mistake:
-            yield f"the list {str(reads):.80}: {mistake}"
+            yield f"the list {reads!s:.80}: {mistake}"
 
 
 def send_lists(lab, kind, size):
@@ -121,7 +121,7 @@ def send_lists(lab, kind, size):
 def test_every_answer_is_right(day, lab):
     """Each answer has the right number of tags and of different tags, and the right ten that were read most often.
 
-    Why: tags are compared as something else than the whole numbers that they are, or the ties between them are broken by something else than the number.
+    Why: tags are compared as something else than the whole numbers that they are, or ties between them are broken by something else than these.
     """
     counted = sum(probe.lists - probe.refused.total() for probe in day.probes.values())
     mistakes = [*day.mistakes, *(mistake for probe in day.probes.values() for mistake in probe.mistakes)]
