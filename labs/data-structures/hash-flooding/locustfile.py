@@ -12,7 +12,7 @@ from tags import draw_list, find_mistake
 from runner.pacing import read_plan
 
 # The laptop comes after `alone` lists of the gates; it ends when they have had `together` more, or after `at_most_s`. Under plain Locust it stays.
-plan = read_plan(seed=0, kinds=["laptop-1", "laptop-2", "laptop-3"], length=5000, alone=300, together=10**9, at_most_s=10**9)
+plan = read_plan(seed=0, kinds=["laptop-1", "laptop-2", "laptop-3"], length=4000, alone=300, together=10**9, at_most_s=10**9)
 ALONE_AT_MOST_S = 8.0
 
 

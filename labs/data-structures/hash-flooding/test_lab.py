@@ -13,11 +13,12 @@ from runner.errors import AppError
 
 APP = "app-1"
 GATES, LAPTOPS = 8, 3
-LONG, SHORT = 5000, 625  # tags in a list
+LONG = 4000  # tags in a list
+GROWTH = (1000, 8000)
 LAPTOP_KINDS = ("laptop-1", "laptop-2", "laptop-3")
-PROBES = (("ordinary", SHORT), ("ordinary", LONG), ("ascending", LONG), *((kind, LONG) for kind in LAPTOP_KINDS))
+PROBES = (*(("ordinary", size) for size in (*GROWTH, LONG)), ("ascending", LONG), *((kind, LONG) for kind in LAPTOP_KINDS))
 ROUNDS = (1, 2, 4, 8, 16, 32, 64)  # the lists of a kind after which it is seen whether they have told enough
-ENOUGH_CPU_S, AT_MOST_S = 0.12, 1.5
+ENOUGH_CPU_S, AT_MOST_S = 0.12, 0.8
 TICK_S = 0.02  # of the kernel's clock for CPU time: a hundredth for the user's part, and one for the system's
 ALONE, TOGETHER, TOGETHER_AT_MOST_S = 300, 300, 4.0  # lists of the gates without the laptop, and with it
 SILENT_S = 19  # without an answer for so long: the senders give up after 20 s
@@ -164,7 +165,7 @@ def test_a_list_costs_what_its_length_says(day, lab):
     Why: which tags are in the list decides how often they are compared, and whoever knows how has chosen tags that all meet in one place.
     """
     ordinary = day.cost(lab, "ordinary")
-    others = [day.cost(lab, kind) for kind, size in PROBES if kind != "ordinary"]
+    others = [day.cost(lab, kind) for kind in ("ascending", *LAPTOP_KINDS)]
     worst = max(others, key=Probe.at_least_s)
     times = worst.at_least_s() / ordinary.at_most_s()
     costs = [probe.cpu_s / probe.lists * 1000 for probe in (worst, ordinary)]
@@ -177,9 +178,9 @@ def test_cost_grows_as_the_list_does(day, lab):
 
     Why: for each tag all those before it are looked through.
     """
-    long, short = day.cost(lab, "ordinary"), day.cost(lab, "ordinary", SHORT)
+    short, long = (day.cost(lab, "ordinary", size) for size in GROWTH)
     costs = [probe.cpu_s / probe.lists * 1000 for probe in (long, short)]
-    seen = f"an ordinary list of {LONG:,} tags cost {costs[0]:.1f} ms of CPU, one of {SHORT} tags {costs[1]:.1f} ms"
+    seen = f"an ordinary list of {long.size:,} tags cost {costs[0]:.1f} ms of CPU, one of {short.size:,} tags {costs[1]:.1f} ms"
     lab.at_most(long.at_least_s() / short.at_most_s(), TIMES_SHORT, seen, "times the CPU for 8 times the tags")
 
 
@@ -190,7 +191,7 @@ def test_the_gates_go_on(day, lab):
     """
     lab.require(day.load, "it did not come so far: a list was left without an answer")
     gates, laptop = (day.load.history.where(sender=sender) for sender in ("gate", "laptop"))
-    lab.require(len(laptop) >= 6, f"the laptop has sent only {len(laptop)} lists")
+    lab.require(len(laptop) >= 3, f"the laptop has sent only {len(laptop)} lists")
     lab.require(gates, "the gates have sent nothing")
     came_ns, left_ns = laptop.records[0].start_ns, max(r.end_ns for r in gates)
     alone = sum(r.status == 200 for r in gates if r.end_ns <= came_ns)

@@ -1,4 +1,4 @@
-# bug: of equally often read tags it takes those whose text comes first, and -9 comes after -1 there
+# bug: takes, of tags that were read equally often, those whose text comes first: there -9 comes after -1
 """Counts what the gates have read: how many tags, how many different ones, and which of them most often."""
 
 import json
