@@ -106,7 +106,8 @@ def send_lists(lab, kind, size):
             try:
                 answer = lab.call("POST", "/reads", {"tags": reads})
             except AppError as error:
-                probe.silence = f"a list of {size:,} tags of the kind {kind} ({kind}.json): {error}"
+                lab.until(lambda: False, at_most_s=0.5)  # if it has died, this tells of it
+                probe.silence = f"a list of {size:,} tags of the kind {kind}: {error}"
                 return probe
             probe.lists += 1
             if answer.status != 200:
