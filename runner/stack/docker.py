@@ -20,6 +20,7 @@ from runner.services import await_service
 from runner.stack import NO_WIRES, QUIT_WITHIN_S, Address, Program, tail_of
 from runner.stack.cargo import TooLargeError, pack, pack_files
 from runner.stack.container import DATA, DATA_OPTIONS, HOME, LAB, SUBMISSION, USER, Container, data_volume
+from runner.stack.cpu import cpu_of
 from runner.stack.engine import compose_command, engine_address, engine_environment
 from runner.stack.gate import CLOSED, Forward, rules
 from runner.stack.ports import HOST, Ports
@@ -358,8 +359,11 @@ class DockerStack:
         return sum(int(line[listed["Titles"].index("NLWP")]) for line in listed["Processes"])
 
     def cpu_s(self, name: str) -> float | None:
-        """Seconds of CPU that its container has used since its start; None when it has ended."""
-        usage = self._api.stats(self._id(name), stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]["total_usage"]
+        """Seconds of CPU that it and all below it have used since its start; None when it has ended."""
+        if pid := self.pid(name):
+            return cpu_of(pid)
+        # Of another machine the engine tells. Not `one_shot`: that may be what it saw a second ago. This takes two seconds, and is of now.
+        usage = self._api.stats(self._id(name), stream=False)["cpu_stats"]["cpu_usage"]["total_usage"]
         return usage / 1e9 if usage and self.exit_code(name) is None else None  # 0 when its end has not been told yet
 
     def quit(self, name: str) -> None:

@@ -20,6 +20,7 @@ from runner.services import await_service
 from runner.shims.shift import shift
 from runner.skew import SHIMS
 from runner.stack import NO_WIRES, QUIT_WITHIN_S, Address, Program
+from runner.stack.cpu import cpu_of
 from runner.stack.embedded_kafka import KafkaServer
 from runner.stack.embedded_mysql import MysqlServer
 from runner.stack.embedded_redis import RedisServer
@@ -185,15 +186,7 @@ class EmbeddedStack:
 
     def cpu_s(self, name: str) -> float | None:
         """Seconds of CPU that it and all below it have used since its start, in steps of 10 ms; None when it has ended."""
-        try:
-            process = psutil.Process(self.pid(name))
-            used = 0.0
-            for child in process.children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile, and is among what its parent has waited for
-                    used += sum(child.cpu_times()[:4])
-            return used + sum(process.cpu_times()[:4])  # user, system, and both of the children that it has waited for
-        except psutil.NoSuchProcess:
-            return None
+        return cpu_of(self.pid(name))
 
     def quit(self, name: str) -> None:
         """SIGQUIT, and SIGKILL if it still runs after that."""
