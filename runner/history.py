@@ -189,6 +189,11 @@ class History:
         return max((stall.stall_ns for stall in self.stalls), default=0) / 1e9
 
     @property
+    def latest_departure_s(self) -> float:
+        """How late the latest scheduled arrival left, in seconds; 0 when none did, or none was scheduled."""
+        return max((r.start_ns - r.intended_ns for r in self.records if r.intended_ns is not None), default=0) / 1e9
+
+    @property
     def duration_s(self) -> float:
         """From the first send to the last answer, in seconds."""
         return (max(r.end_ns for r in self.records) - self.records[0].start_ns) / 1e9 if self.records else 0.0

@@ -217,6 +217,12 @@ def test_an_empty_history_is_no_success() -> None:
         empty.percentile(0.5)
 
 
+def test_a_late_departure_is_seen_in_the_records() -> None:
+    late = History((record(1, 90, 95, intended_ns=10 * MS), record(2, 5, 6, intended_ns=4 * MS), record(3, 5, 6)))
+    assert late.latest_departure_s == pytest.approx(0.08)
+    assert History((record(3, 5, 6),)).latest_departure_s == History().latest_departure_s == 0
+
+
 @proven
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=30), st.integers(0, 100))
 def test_a_percentile_is_the_smallest_latency_that_so_many_did_not_exceed(latencies: list[int], percent: int) -> None:
