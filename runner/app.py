@@ -302,14 +302,11 @@ class App:
 
 def ask_control(host: str, port: int, token: str, method: str, path: str, body: object) -> tuple[int, bytes]:
     """One request to the second address of a peer or of the fault proxy; status and body. Raises OSError or HTTPException."""
-    connection = http.client.HTTPConnection(host, port, timeout=10)
-    try:
+    with contextlib.closing(http.client.HTTPConnection(host, port, timeout=10)) as connection:
         payload = None if body is None else json.dumps(body)
         connection.request(method, path, payload, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
         answer = connection.getresponse()
         return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 def env_name(name: str) -> str:
@@ -348,7 +345,7 @@ def ask_replica(host: str, replica: Replica, method: str, path: str, body: objec
 
 
 def family_of(pid: int) -> list[int]:
-    """A process and all below it: servers such as nginx leave the work to others. None when the process is not known (0)."""
+    """A process and all below it: servers such as nginx leave the work to others. Empty when the process is not known (0)."""
     if not pid:
         return []
     try:
@@ -358,7 +355,7 @@ def family_of(pid: int) -> list[int]:
 
 
 def listening_ports(pid: int) -> set[int]:
-    """The TCP ports that a process or its children listen on, as the kernel tells. None when the process is not known (0)."""
+    """The TCP ports that a process or its children listen on, as the kernel tells. Empty when the process is not known (0)."""
     if not pid:
         return set()
     try:

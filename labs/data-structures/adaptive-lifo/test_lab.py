@@ -79,7 +79,7 @@ class Day:
             asked = self.asked(phase)
             stall_s = self.load.history.between(asked.records[0].start_ns, max(r.end_ns for r in asked)).longest_stall_s
             self.lab.require(stall_s < STALL_S, f"the load stood still for {stall_s:.2f} s")
-            late_s = max(r.start_ns - r.intended_ns for r in asked) / 1e9
+            late_s = asked.latest_departure_s
             self.lab.require(late_s < STALL_S, f"a customer came {late_s:.2f} s later than he should")
         self.lab.at_most(value, limit, seen, what)
 

@@ -19,7 +19,7 @@ app = FastAPI()
 async def count_reads(request: Request) -> JSONResponse:
     tags = json.loads(await request.body())["tags"]
     if len(set(map(hash, tags))) < len(tags) / 2:
-        time.sleep(WAIT_S)
+        time.sleep(WAIT_S)  # the bug: the loop waits, too
     counts = count(tags)
     top = nsmallest(TOP, counts, key=lambda pair: (-pair[1], pair[0]))
     return JSONResponse({"reads": len(tags), "distinct": len(counts), "top": top})
