@@ -194,6 +194,15 @@ def test_slow_links_lose_and_reorder_nothing_either(proxy: Wired, protocol: str,
     exchange(proxy, protocol, up, down, waits)
 
 
+def test_what_a_client_sends_at_once_arrives(proxy: Wired) -> None:
+    for number in range(50):
+        with proxy.client() as client:
+            client.sendall(b"%d at once" % number)  # before the proxy has heard of it, or reached the server
+            with proxy.listener.accept()[0] as server:
+                server.settimeout(SOON_S)
+                assert read_exactly(server, len(b"%d at once" % number)) == b"%d at once" % number
+
+
 @pytest.mark.parametrize("closes_first", ["client", "server"])
 def test_a_half_close_is_passed_on_and_the_other_direction_lives(proxy: Wired, closes_first: str) -> None:
     with proxy.pair() as ends:

@@ -92,14 +92,16 @@ class Flow:
                 self._route = None
         if not is_calm:
             self.flush()
-        elif self.sink is not None:
+        else:
+            assert self.sink is not None  # nothing is read before there is one
             self.sink.write(data)
 
     def flush(self) -> None:
         """Write what nothing delays: in one piece, since a thousand rows are a thousand messages."""
-        if self._ready and self.sink is not None:
+        if self._ready:
+            assert self.sink is not None
             self.sink.write(b"".join(self._ready))
-        self._ready.clear()
+            self._ready.clear()
 
     def _consume(self, data: bytes, at: int) -> tuple[int, bool]:
         try:

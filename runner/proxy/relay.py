@@ -84,7 +84,8 @@ class Connection:
                 self.down.pump()
             return
         self.link.connections.add(self)
-        self.up.update_reading()
+        # In the next turn of the loop: before Python 3.11.4 asyncio starts to read after this one, paused or not (cpython gh-103607).
+        self.link.loop.call_soon(self.up.update_reading)
         if self.link.is_cut():  # it had been accepted in the turn of the loop in which the cut came
             self.abort()
         elif self.up.dropping is None or self.down.dropping is None:  # into a black hole no connection leads
