@@ -30,7 +30,9 @@ except ImportError as error:
 if [ -n "${PYTHON:-}" ]; then
     set -- "$PYTHON"
 else
-    set -- python3.14 python3.13 python3.12 python3.11 python3 python
+    # First the Python that .venv was made with: whoever chose one does not name it each time.
+    made_with=$(sed -n 's/^executable = //p' .venv/pyvenv.cfg 2>/dev/null || true)
+    set -- ${made_with:+"$made_with"} python3.14 python3.13 python3.12 python3.11 python3 python
 fi
 seen=
 for candidate in "$@"; do

@@ -130,6 +130,16 @@ def test_a_python_that_was_asked_for_is_taken_or_nothing(checkout: Path, fake_py
     assert "seen: nowhere: not found" in run_setup(checkout, PYTHON="nowhere").stderr
 
 
+def test_the_python_that_the_venv_was_made_with_is_kept(checkout: Path, fake_python: Script) -> None:
+    chosen = fake_python("chosen python", (3, 11, 2))
+    fake_python("python3.14", (3, 14, 0))
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "pyvenv.cfg").write_text(f"home = {chosen.parent}\nversion = 3.11.2\nexecutable = {chosen}\n")
+    assert run_setup(checkout, "dev").stdout.startswith("started chosen python -I infra/setup.py dev")
+    chosen.unlink()
+    assert run_setup(checkout, "dev").stdout.startswith("started python3.14 ")
+
+
 def test_a_part_that_it_does_not_have_is_told(checkout: Path, fake_python: Script) -> None:
     fake_python("python3", (3, 12, 0))
     assert run_setup(checkout, "docs").stdout.startswith("started python3 -I infra/setup.py docs")
