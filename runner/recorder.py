@@ -139,7 +139,8 @@ class Recorder:
         """Append a call's record to the history."""
         if self.history is None:
             return
-        status = getattr(response, "status_code", None) or None
+        # What breaks off, or is not encoded as its head says, answers nobody.
+        status = None if call.broken else getattr(response, "status_code", None) or None
         headers = {k.lower(): v for k, v in (response.headers or {}).items()} if status else {}
         context = dict(call.context)
         record = {
@@ -169,7 +170,8 @@ class Recorder:
         """Record what was sent and never reported: without an answer the operation may have happened."""
         for call in self.in_flight.values():
             is_ok = getattr(call.response, "status_code", 0) and call.response.ok  # answered, and its block left by StopUser, say
-            self.write(call, call.response, None if is_ok else "no answer before the load ended")
+            failed = str(call.broken) if call.broken else None if is_ok else "no answer before the load ended"
+            self.write(call, call.response, failed)
         self.in_flight.clear()
 
     def watch_stalls(self) -> None:
