@@ -1,7 +1,6 @@
 """`labs load`: a lab's servers and app kept up, with Locust's own web page on them."""
 
 import json
-import random
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from runner.errors import MachineError
 from runner.judge import Order
 from runner.lab import copy_starter, find_lab, resolve_submission
 from runner.report import new_run_folder
-from runner.run import Run
+from runner.run import Run, new_seed
 from runner.stack import tail_of
 from runner.stack.ports import HOST, is_port_free
 
@@ -30,7 +29,7 @@ def serve(order: Order, *, web_port: int, options: Sequence[str]) -> int:
         raise MachineError(f"no page can listen on port {web_port}", hint="is it taken, by another `labs load`? say a free one: --web-port PORT")
     backend = choose_backend(order.backend, lab.services, lab.programs)
     print(f"backend: {backend}", flush=True)
-    run = Run(lab, submission, new_run_folder(lab.name), random.randrange(10_000) if order.seed is None else order.seed, backend)
+    run = Run(lab, submission, new_run_folder(lab.name), new_seed() if order.seed is None else order.seed, backend)
     try:
         run.start(with_load=False)
         targets = ",".join(f"http://{run.stack.host}:{r.port}" for r in run.app.replicas)

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from runner.generator import HeadStart
 from runner.lab import Lab, Submission, read_lab, resolve_submission
 from runner.page import write_page
 from runner.report import INDENT, Report, claim_run_folder, new_run_folder, print_verdict, write_report
-from runner.run import Run
+from runner.run import Run, new_seed
 from runner.services import is_lock_wait
 from runner.verdict import CheckResult, Outcome, decide_verdict, read_promise, read_seen, worst_of
 
@@ -69,7 +68,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Run]:
     described = read_lab(folder)
     submission = resolve_submission(described, config.getoption("--submission"))
     seed = config.getoption("--seed")
-    seed = random.SystemRandom().randrange(10_000) if seed is None else seed
+    seed = new_seed() if seed is None else seed
     backend = choose_backend(config.getoption("--backend"), described.services, described.programs)
     run = make_run(described, submission, judge.run_folder(described.name), seed, backend, judge.ahead, config.getoption("--debug-app"))
     run.is_narrated = config.getoption("--narrate")

@@ -45,6 +45,11 @@ class Doubt:
         return seconds / max(1 - self.cpu_wait_share, 0.1) + self.stalled_s
 
 
+def new_seed() -> int:
+    """For one run. There are more than an app could try against what it sees of a lab's world."""
+    return random.SystemRandom().randrange(2**48)
+
+
 class Run:
     """What tests get as `lab`."""
 
