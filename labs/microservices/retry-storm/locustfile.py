@@ -7,7 +7,7 @@ from locust import FastHttpUser, task
 
 from runner.pacing import read_plan, run_arrivals
 
-plan = read_plan(seed=0, run="demo", rate=60, hasty_ms=500, patient_ms=6000)
+plan = read_plan(seed=0, run="demo", rate=60, hasty_ms=[600, 1000], patient_ms=[6000, 8000])
 draw = random.Random(plan.seed)
 
 
@@ -22,7 +22,7 @@ class Customers(FastHttpUser):
 
     def ask(self, n, intended_ns):
         is_order, is_patient = draw.random() < 0.5, draw.random() < 0.33
-        timeout_ms = plan.patient_ms if is_patient else plan.hasty_ms
+        timeout_ms = draw.randint(*(plan.patient_ms if is_patient else plan.hasty_ms))
         key = f"{'o' if is_order else 'q'}{n}-{plan.run}"
         how = {
             "headers": {"X-Timeout-Ms": str(timeout_ms)},

@@ -10,8 +10,9 @@ from runner.peer import Peer
 
 WORK_S = 0.005
 SLOW_S = 1.5
+PART_S = 0.6  # leaves a hasty customer a part of his time
 BLIP_EVERY = 20  # calls, of which the next quote is refused once
-peer = Peer(mode="well")
+peer = Peer(mode="well", run="")
 mill = {"since_blip": 0}
 blipped = set()
 
@@ -20,17 +21,24 @@ def price_of(key):
     return f"{int(sha256(f'{peer.seed} {key}'.encode()).hexdigest()[:6], 16) % 9900 + 100}"
 
 
-def is_slow(key, step):
-    """One order in five has a slow quote, another one a slow charge; of the other quotes one in four is slow."""
+def is_customers(key):
+    """Whether it is for a customer of the load: an app may ask on its own account, to see whether we are well."""
+    return key.endswith(f"-{peer.state['run']}")
+
+
+def slowness_s(key, step):
+    """How long a slow call takes; 0 if it is none. Of 20 orders, 4 have a slow quote, 4 a slow charge, 5 a quote of 0.6 s and then a slow charge."""
     place = int(sha256(f"slow {peer.seed} {key}".encode()).hexdigest()[:6], 16) % 20
     if not key.startswith("o"):
-        return place < 5
-    return place < 4 if step == "quote" else 4 <= place < 8
+        return SLOW_S if place < 5 else 0
+    if step == "charge":
+        return SLOW_S if 4 <= place < 13 else 0
+    return SLOW_S if place < 4 else PART_S if place < 9 else 0
 
 
 def is_blip(key):
-    """Whether this quote is refused: about one in 20 calls, and never the same key twice."""
-    if key.startswith("o") or mill["since_blip"] < BLIP_EVERY or key in blipped:
+    """Whether this quote is refused: about one in 20 calls, a quote alone and an order's in turn, and never the same key twice."""
+    if mill["since_blip"] < BLIP_EVERY or not key.startswith("qo"[len(blipped) % 2]) or not is_customers(key) or key in blipped:
         return False
     mill["since_blip"] = 0
     blipped.add(key)
@@ -42,14 +50,15 @@ async def serve_call(step, request, context):
     with peer.noted(step, key) as call:
         call["id"], call["mode"] = key, mode
         try:
-            mill["since_blip"] += mode == "blips"
-            if mode == "out" or (mode == "blips" and step == "quote" and is_blip(key)):
-                call["status"], call["blip"] = "UNAVAILABLE", mode == "blips"
+            has_blips = mode.startswith("blips")
+            mill["since_blip"] += has_blips
+            if mode == "out" or (has_blips and step == "quote" and is_blip(key)):
+                call["status"], call["blip"] = "UNAVAILABLE", has_blips
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "come back later: nothing was done")
             if step == "charge":
                 call["charged"] = peer.count("charged")  # the money is taken first; to be cancelled afterwards changes nothing
-            call["slow"] = mode == "slow" and key not in blipped and is_slow(key, step)
-            await peer.sleep(SLOW_S if call["slow"] else WORK_S)
+            call["slow_s"] = slowness_s(key, step) if mode == "slow" and is_customers(key) and key not in blipped else 0
+            await peer.sleep(call["slow_s"] or WORK_S)
             call["status"], call["price"] = "OK", price_of(key)
             return StringValue(value=call["price"])
         except asyncio.CancelledError:
