@@ -1,4 +1,4 @@
-"""Customers come by a timetable, whatever becomes of those before them. Twice many come at once; between that far too many come for a while."""
+"""Customers come by a timetable, whatever becomes of those before them. Twice many come in a moment; between that far too many come for a while."""
 
 import itertools
 import random
@@ -9,7 +9,7 @@ from locust.exception import StopUser
 from runner.pacing import read_plan, run_arrivals
 
 DAY = [["calm", 36, 1.4], ["burst", 28, 0], ["calm again", 36, 1.4], ["rush", 125, 4.5]]
-DAY += [["evening", 24, 3.3], ["second burst", 28, 0], ["night", 36, 1.2]]
+DAY += [["evening", 24, 3.3], ["second burst", 150, 0.2], ["night", 42, 1.0], ["small hours", 14, 2.1]]
 plan = read_plan(seed=0, run="demo", patience_ms=[1000, 1200], phases=DAY, is_one_day=False)
 draw = random.Random(plan.seed)
 numbers = itertools.count()
@@ -21,7 +21,7 @@ def draw_visits():
     for phase, rate, seconds in plan.phases:
         if not seconds:
             yield from [(start_s, phase)] * rate
-        for n in range(int(rate * seconds)):
+        for n in range(round(rate * seconds)):
             yield start_s + (n + draw.random()) / rate, phase
         start_s += seconds
 
