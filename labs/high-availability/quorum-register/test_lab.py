@@ -18,8 +18,9 @@ from runner.errors import AppError
 NODES, USERS, SETTINGS, QUIET_SETTINGS, ROUNDS = 5, 15, 6, 4, 4
 CALM_ANSWERS, ONE_WAY_ANSWERS, SPLIT_ANSWERS, CUT_OFF_ANSWERS, WHOLE_ANSWERS = 200, 50, 100, 8, 50
 RETRY_S = 0.05
-AHEAD_S = 5.0  # how wrong one node's clock is
+WRONG_BY_S = 5.0  # the clocks
 SERVES_WITHIN_S, ANSWERS_WITHIN_S, SYNCED_WITHIN_S = 4.0, 3.0, 3.0  # of the contract
+SLACK_S = 0.5  # on a busy machine, beyond them
 
 
 @dataclass
@@ -33,6 +34,11 @@ class Round:
     first: object = None
     second: object = None
     stopped: int = 0  # messages with the value that were lost
+
+    @property
+    def is_half_way(self):
+        """Whether its value was lost on the way; or, as where nodes fetch values, it had no 200 and the second reader did not find it."""
+        return self.stopped > 0 or (self.new.return_ns is None and self.second.result == self.old.argument)
 
 
 @dataclass
@@ -49,9 +55,8 @@ class Store:
     nodes: list = field(default_factory=list)  # in an order of this run
     examples: list = field(default_factory=list)
     calm_end_ns = cut_ns = serving_ns = split_end_ns = healed_ns = 0
-    lost_power = False
-    synced_s = 0.0  # how long the nodes had been left alone
-    local: dict = field(default_factory=dict)  # key -> what each node has of it then, when it can ask nobody
+    is_skewable = lost_power = False
+    local: dict = field(default_factory=dict)  # key -> what each node has of it when it can ask nobody
     newest: dict = field(default_factory=dict)  # key -> what a read says of it after that
     silent: set = field(default_factory=set)  # nodes that once did not tell what they have
     values: int = 0
@@ -121,7 +126,7 @@ def store(lab):
     try_examples(store)
     names = [f"s{n}" for n in lab.random.sample(range(1000, 10_000), SETTINGS + QUIET_SETTINGS + ROUNDS)]
     store.keys, store.quiet, written_once = names[:SETTINGS], names[SETTINGS:-ROUNDS], names[-ROUNDS:]
-    lab.skew(lab.random.choice(lab.replicas), AHEAD_S)
+    store.is_skewable = lab.skew(lab.random.choice(lab.replicas), WRONG_BY_S)
     plan = {"run": load_name, "keys": store.keys, "nodes": NODES}
     with lab.load(users=USERS, endless=True, at_most_s=60, plan=plan) as store.load:
         store.load.until(lambda: len(store.load.so_far()) >= CALM_ANSWERS, f"{CALM_ANSWERS} answers", at_most_s=20)
@@ -130,8 +135,8 @@ def store(lab):
         split(store)
     if store.load.missed:
         return store  # too little was answered in the calm already: the first check says so
-    stop_writes_half_way(store, written_once)
     let_them_sync(store)
+    stop_writes_half_way(store, written_once)
     return store
 
 
@@ -156,25 +161,42 @@ def break_a_link(store):
 
 
 def split(store):
-    """Two nodes are cut off from three. Then the three lose power at once; they are whole again when all have come back."""
+    """Two nodes are cut off from three, and their clocks fall back. The three lose power twice; all are whole again when they have come back."""
     lab = store.lab
     cut = lab.mesh.partition(store.minority, store.majority)
     store.cut_ns = cut.at_ns
-    if lab.until(lambda: set(store.done_at(cut.at_ns, "PUT")) >= store.majority, at_most_s=2 * SERVES_WITHIN_S):
+    if store.is_skewable:
+        for node in store.minority:
+            lab.skew(f"app-{node}", -WRONG_BY_S)  # a lease that ends by the clock would now last on
+    if lab.until(lambda: has_taken_writes(store, cut.at_ns), at_most_s=2 * SERVES_WITHIN_S):
         store.serving_ns = lab.mark("all three of the majority have taken writes")
         for key in store.quiet:
             store.ask_until_done("PUT", lab.random.choice(sorted(store.majority)), key, at_most_s=1)
     lab.until(lambda: has_seen_enough(store), at_most_s=20)  # a client of a node that hangs waits 6 s for each answer
     store.split_end_ns = time.monotonic_ns()
-    down = [f"app-{n}" for n in sorted(store.majority)]
-    with ThreadPoolExecutor(len(down)) as pool:
-        list(pool.map(lab.kill, down))
-        store.lost_power = True
-        list(pool.map(lab.restart, down))
+    back_ns = lose_power(store)
+    if store.serving_ns:
+        lab.until(lambda: has_taken_writes(store, back_ns), at_most_s=SERVES_WITHIN_S)
+    lose_power(store)  # what they had found in their files must still be in them
+    store.lost_power = True
     store.healed_ns = time.monotonic_ns()  # before the heal: what is answered during it may be right
     cut.heal()
     lab.until(lambda: len(store.done_at(cut.healed_ns)) == NODES, at_most_s=2 * SERVES_WITHIN_S)
     lab.until(lambda: len(store.load.so_far(cut.healed_ns)) >= WHOLE_ANSWERS, at_most_s=5)
+
+
+def lose_power(store):
+    """The majority's nodes are killed at once, and come back; returns when."""
+    down = [f"app-{n}" for n in sorted(store.majority)]
+    with ThreadPoolExecutor(len(down)) as pool:
+        list(pool.map(store.lab.kill, down))
+        list(pool.map(store.lab.restart, down))
+    return time.monotonic_ns()
+
+
+def has_taken_writes(store, since_ns):
+    """Whether each node of the majority has answered a write with 200 that was sent after an instant."""
+    return set(store.done_at(since_ns, "PUT")) >= store.majority
 
 
 def has_seen_enough(store):
@@ -185,7 +207,7 @@ def has_seen_enough(store):
 
 
 def stop_writes_half_way(store, keys):
-    """A write reaches its own node and one more. A client reads there; then the two are cut off, and another client reads at the others."""
+    """A write reaches its own node and one more. A client reads there; then the two are cut off and stand still, and another reads at a third."""
     lab, mesh = store.lab, store.lab.mesh
     with ThreadPoolExecutor(2 * len(keys)) as clients:
         for number, (key, (writer, reader)) in enumerate(zip(keys, store.pairs(), strict=True)):
@@ -205,24 +227,23 @@ def stop_writes_half_way(store, keys):
             this.first = clients.submit(store.ask, "GET", reader, key)
             wait([this.first], timeout=ANSWERS_WITHIN_S)
             mesh.partition({writer, reader}, others)
+            for node in (writer, reader):
+                lab.pause(f"app-{node}")  # no way leads to them, not even one that passes the mesh by
             this.second = store.ask_until_done("GET", others[0], key, at_most_s=2 * SERVES_WITHIN_S)
             this.stopped = sum(stop.fired() for stop in stops)
+            for node in (writer, reader):
+                lab.resume(f"app-{node}")
             mesh.heal()
+            if not this.second.return_ns:
+                break  # the check of the majority says so
     for this in store.rounds:
         this.new, this.first = this.new.result(), this.first.result()
 
 
 def let_them_sync(store):
-    """Without a load: wait until one setting is everywhere, then look at the others while no node can ask another; in the end read them all."""
-    lab, keys = store.lab, [*store.keys, *store.quiet, *(r.key for r in store.rounds)]
-    whole_ns = lab.mesh.heal()
-    probe = store.quiet[0]
-
-    def is_synced():
-        return time.monotonic_ns() - whole_ns > SYNCED_WITHIN_S * 1e9 and len({store.own(n, probe) for n in range(1, NODES + 1)}) == 1
-
-    lab.until(is_synced, at_most_s=3 * SYNCED_WITHIN_S)
-    store.synced_s = (time.monotonic_ns() - whole_ns) / 1e9
+    """Nobody asks for anything for a while. Then what each node has, while no node can ask another, and what a read finds after that."""
+    lab, keys = store.lab, [*store.keys, *store.quiet]
+    lab.until(lambda: False, at_most_s=SYNCED_WITHIN_S + SLACK_S)  # nor for /local, which must not be what sets it going
     with ExitStack() as stack:
         stack.callback(lab.mesh.partition().heal)
         for key in keys:
@@ -236,17 +257,19 @@ def let_them_sync(store):
 
 
 def operations_of(store):
-    """Everything that was asked of the settings, by the load and by the run."""
+    """Everything that was asked of the settings, by the load and by the run. A write without a 200 may have been done, whatever it was answered."""
     found = list(store.operations)
     for record in store.load.history:
-        effect, context = record.effect, record.context
-        if record.method == "PUT" and effect != "fail":
-            ended = record.end_ns if effect == "ok" else None
-            found.append(Operation(f"{record.user}@{record.replica}", "write", context["value"], None, record.start_ns, ended, context["key"]))
-        elif record.method == "GET" and effect == "ok":
-            result = value_of(record.body)
-            found.append(Operation(f"{record.user}@{record.replica}", "read", None, result, record.start_ns, record.end_ns, context["key"]))
+        kind, result = ("write", None) if record.method == "PUT" else ("read", value_of(record.body))
+        user, value, key = f"{record.user}@{record.replica}", record.context.get("value"), record.context["key"]
+        found.append(Operation(user, kind, value, result, record.start_ns, record.end_ns if record.status == 200 else None, key))
     return [o for o in found if o.kind == "write" or o.return_ns]
+
+
+def kinds_of(records):
+    """What they were answered, the commonest first."""
+    counts = Counter("no answer" if r.status is None else f"status {r.status}" for r in records)
+    return ", ".join(f"{count} x {kind}" for kind, count in counts.most_common(3))
 
 
 def require_no_stall(store):
@@ -255,9 +278,9 @@ def require_no_stall(store):
 
 
 def test_the_contract_holds(store, lab):
-    """The examples of the contract work, 95% of the answers are 200 while all is well, and a node without a majority answers all the same.
+    """The examples of the contract work, 95% of the answers are 200 while all is well, and a node without a majority says so, within 3 s.
 
-    Why: a node gives up too early, or waits for ever for what cannot come.
+    Why: a node gives up too early, waits too long for what cannot come, or says something else than that it cannot make sure.
     """
     wanted = [None, None, "on", None, "off"]
     for operation, result in zip(store.examples, wanted, strict=False):  # they end with the first that is not answered
@@ -268,15 +291,16 @@ def test_the_contract_holds(store, lab):
     if len(calm) < CALM_ANSWERS / 2 or len(wrong) > 0.05 * len(calm):
         lab.require_calm(store.load)
     assert len(calm) >= CALM_ANSWERS / 2, f"only {len(calm)} requests were answered while all was well"
-    kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
-    lab.at_most(len(wrong) / len(calm), 0.05, f"{len(wrong)} of {len(calm)} answers were not 200: {kinds}", "other answers while all is well")
+    seen = f"{len(wrong)} of {len(calm)} answers were not 200: {kinds_of(wrong)}"
+    lab.at_most(len(wrong) / len(calm), 0.05, seen, "other answers while all is well")
     cut_off = [r for r in store.load.history if r.replica in store.minority and store.cut_ns < r.start_ns and r.end_ns < store.split_end_ns]
     lab.require(len(cut_off) >= CUT_OFF_ANSWERS / 2, f"only {len(cut_off)} requests came to the nodes that were cut off")
-    hung = [r for r in cut_off if r.status is None]
-    if hung:
+    wrong = [r for r in cut_off if r.status not in (200, 503) or r.latency_s > ANSWERS_WITHIN_S + SLACK_S]  # a 200 is for the other checks
+    if wrong:
         require_no_stall(store)
-    seen = f"{len(hung)} of {len(cut_off)} requests to nodes without a majority had no answer after 6 s"
-    lab.at_most(len(hung) / len(cut_off), 0.25, seen, "left hanging")
+    latest_s = max(r.latency_s for r in cut_off)
+    seen = f"{len(wrong)} of {len(cut_off)} requests to nodes without a majority had no 503 in time: {kinds_of(wrong)}, after up to {latest_s:.1f} s"
+    lab.at_most(len(wrong) / len(cut_off), 0.25, seen, "late or other answers without a majority")
 
 
 def test_every_setting_is_linearizable(store, lab):
@@ -300,7 +324,8 @@ def test_the_majority_goes_on(store, lab):
     lab.require(store.cut_ns, f"the run did not come so far: {store.load.missed} did not come")
     for this, cut_off in zip(store.rounds, store.pairs(), strict=False):
         shown = " and ".join(f"app-{n}" for n in cut_off)
-        assert this.second.return_ns, f"a read was not answered with 200 within {2 * SERVES_WITHIN_S:.0f} s after {shown} were cut off"
+        seen = f"a read was not answered with 200 within {2 * SERVES_WITHIN_S:.0f} s after {shown} were cut off and stood still"
+        assert this.second.return_ns, seen
     if not store.serving_ns:
         require_no_stall(store)
     assert store.serving_ns, f"not all of the three had taken a write {2 * SERVES_WITHIN_S:.0f} s after the other two were cut off"
@@ -310,8 +335,7 @@ def test_the_majority_goes_on(store, lab):
     wrong = [r for r in asked if r.status != 200]
     if len(wrong) > 0.05 * len(asked):
         require_no_stall(store)
-    kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
-    seen = f"{len(wrong)} of {len(asked)} answers of the majority were not 200: {kinds}"
+    seen = f"{len(wrong)} of {len(asked)} answers of the majority were not 200: {kinds_of(wrong)}"
     lab.at_most(len(wrong) / len(asked), 0.05, seen, "other answers of the majority")
 
 
@@ -335,11 +359,11 @@ def test_the_nodes_converge(store, lab):
     """
     lab.require(store.local, "the run did not come to its end")
     for key, values in store.local.items():
-        if key == store.quiet[0]:
-            continue
-        shown = ", ".join(f"app-{n} {value}" for n, value in values.items())
-        assert len(set(values.values())) == 1, f"setting {key}, {store.synced_s:.1f} s after the last fault: {shown}"
         newest = store.newest.get(key, "(no 200)")
+        if set(values.values()) != {newest}:
+            require_no_stall(store)
+        shown = ", ".join(f"app-{n} {value}" for n, value in values.items())
+        assert len(set(values.values())) == 1, f"setting {key}, {SYNCED_WITHIN_S + SLACK_S:g} s after the last request: {shown}"
         assert set(values.values()) == {newest}, f"setting {key}: a read says {newest}, the nodes have {shown}"
     lab.require(store.healed_ns, "the two halves were never whole again")
 
@@ -358,5 +382,5 @@ def test_no_reader_goes_back_in_time(store, lab):
         lab.require(found.is_decided, str(found))
     told = sum(r.second.return_ns is not None for r in store.rounds)
     lab.require(told >= ROUNDS / 2, f"only {told} of {ROUNDS} second readers were answered with 200")
-    stopped = sum(r.stopped > 0 for r in store.rounds)
-    lab.require(stopped >= ROUNDS / 2, f"only {stopped} of {ROUNDS} writes were stopped half-way: no value was seen on its way between nodes")
+    stopped = sum(r.is_half_way for r in store.rounds)
+    lab.require(stopped >= ROUNDS / 2, f"only {stopped} of {ROUNDS} writes ended half-way: of the others no value was seen between nodes")
