@@ -10,7 +10,7 @@ from runner.pacing import ending, read_plan
 
 AGAIN_AFTER_S = 0.25
 run = f"demo-{random.randrange(10**9)}"
-demo = [{"key": f"{run}-{n}", "customer": f"c{n % 40}", "item": f"i{n % 9}", "amount": 100 + n, "habit": ""} for n in range(10_000)]
+demo = [{"key": f"{run}-{n}", "customer": f"c{n % 40}", "item": f"i{n % 9}", "amount": 100 + n, "habit": "", "other": {}} for n in range(10_000)]
 plan = read_plan(seed=0, orders=demo)
 orders = iter(plan.orders)
 
@@ -33,7 +33,7 @@ class Shopper(FastHttpUser):
         if habit == "comes back":
             self.send(order)
         if habit == "changes the order" and status == 200:
-            self.send(order, other={"amount": order["amount"] + 1})
+            self.send(order, other=order["other"])
 
     def send(self, order, other=None):
         body = {part: order[part] for part in ("customer", "item", "amount")} | (other or {})

@@ -4,7 +4,7 @@ import random
 import sys
 import time
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from runner.peer import Peer
 
@@ -12,16 +12,15 @@ PATHS = {"inventory": "/reservations", "bank": "/charges", "shipping": "/parcels
 PARTS = {"inventory": ("reference", "item"), "bank": ("reference", "customer", "amount"), "shipping": ("reference", "customer", "item")}
 NO = {"inventory": "sold out", "bank": "declined", "shipping": "nobody delivers there"}
 STATUS = {"done": 200, "refused": 409, "cancelled": 410}
-LONGEST_S, LATE_S = 3.0, 0.5
+LONGEST_S = 60.0  # longer than a run: no answer
 
 role = sys.argv[1]
-# fates: reference -> what goes wrong with it here. catch: a call to keep until its reference is `released`.
+# fates: reference -> what goes wrong with it here. catch: a call to keep. What is kept, and what is late, waits until its reference is `released`.
 peer = Peer(fates={}, catch=None, released=[])
 draw = random.Random(peer.seed)
 entries = {}  # key -> what was asked under it, and what became of that
 met = set()  # (method, reference) that have had their fault
 kept = set()  # references that are kept
-looked_up = set()  # keys
 
 
 def fault_of(method, reference):
@@ -51,12 +50,11 @@ async def hung_up(request):
         await peer.sleep(0.02)
 
 
-async def be_late(request, key):
-    """Until the caller has gone, and has looked whether it was done, if he does that at once."""
-    await hung_up(request)
-    deadline = time.monotonic() + LATE_S
-    while time.monotonic() < deadline and key not in looked_up:
-        await peer.sleep(0.02)
+class BrokenOff(Response):
+    """The head of an answer; then the server ends the connection, since the body does not come."""
+
+    async def __call__(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
 
 def note(call, sign, what):
@@ -96,12 +94,12 @@ async def do(request, call):
     if fault == "busy":
         return JSONResponse({"detail": "busy: nothing was done"}, status_code=503)
     if fault == "late":
-        await be_late(request, key)
+        await peer.until(lambda: reference in peer.state["released"])
     said = book(key, what, call)
     if fault == "silent":
         await hung_up(request)
     await keep("POST", reference, call)
-    return said
+    return BrokenOff(said.body, said.status_code) if fault == "cut" else said
 
 
 @peer.route("DELETE", PATHS[role] + "/{key:path}")
@@ -125,7 +123,6 @@ async def undo(request, call):
 @peer.route("GET", PATHS[role] + "/{key:path}")
 async def look_up(request, call):
     key = call["key"] = request.path_params["key"]
-    looked_up.add(key)
     if key not in entries:
         return JSONResponse({"detail": "nothing was done under this key, so far"}, status_code=404)
     return {"status": entries[key]["status"]}

@@ -1,4 +1,4 @@
-# bug: asks a silent partner whether it did it, and takes "not so far" for "never": what comes late is not undone
+# bug: asks a silent partner for half a second whether it did it, and takes "not so far" for "never": what comes late is not undone
 """Takes orders: the goods are reserved, the customer is charged, the parcel is sent; or none of it stays."""
 
 import os
@@ -70,12 +70,16 @@ def move(key: str, status: str, to: str) -> None:
 
 
 def look_up(place: str, key: str) -> bool | None:
-    """Whether the partner did it; None when it does not say."""
-    try:
-        answer = partners.get(f"{place}/{key}")
-    except httpx.HTTPError:
-        return None
-    return answer.status_code == 200 and answer.json()["status"] == "done"
+    """Whether the partner has done it within half a second; None when it does not say."""
+    for _ in range(10):
+        try:
+            answer = partners.get(f"{place}/{key}")
+        except httpx.HTTPError:
+            return None
+        if answer.status_code == 200:
+            return answer.json()["status"] == "done"
+        time.sleep(0.05)
+    return False
 
 
 def ask(method: str, place: str, key: str, body: dict | None = None) -> bool:

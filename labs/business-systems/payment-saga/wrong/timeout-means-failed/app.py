@@ -1,4 +1,4 @@
-# bug: takes a partner that gives no answer for one that did nothing, and undoes only what it knows to be done
+# bug: takes a partner that gives no answer, not even in four seconds, for one that did nothing, and undoes only what it knows to be done
 """Takes orders: the goods are reserved, the customer is charged, the parcel is sent; or none of it stays."""
 
 import os
@@ -26,7 +26,7 @@ TRIES = 6
 ABANDONED_S = 3  # an order that nobody has touched for so long has lost its driver
 
 url = urlsplit(os.environ["MYSQL_URL"])
-partners = httpx.Client(timeout=1)
+partners = httpx.Client(timeout=4)
 local = threading.local()
 
 
