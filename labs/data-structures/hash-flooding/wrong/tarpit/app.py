@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 TOP = 10
-WAIT_S = 0.2
+WAIT_S = 0.4
 
 app = FastAPI()
 
