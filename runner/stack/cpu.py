@@ -6,7 +6,11 @@ import psutil
 
 
 def cpu_of(pid: int) -> float | None:
-    """Seconds of CPU that a process and all below it have used since its start, in steps of 10 ms; None when it has ended."""
+    """Seconds of CPU that a process and all below it have used since its start, in steps of 10 ms; None when it has ended.
+
+    What has ended and was not waited for is in no account: a child whose parent ignores SIGCHLD (wait(2)), a daemon that was forked away. A check
+    that must not be fooled by that looks at how long the answers took, too.
+    """
     try:
         process = psutil.Process(pid)
         used = 0.0
