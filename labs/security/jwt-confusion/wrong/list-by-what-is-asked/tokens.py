@@ -12,6 +12,7 @@ ISSUER = "https://id.example"
 AUDIENCE = "invoices"
 ALGORITHMS = ("RS256", "ES256")
 NEEDED = ["iss", "aud", "exp", "sub", "tenant", "role", "sid"]
+ROLES = ("member", "admin")
 KEYS_PAUSE_S = 2.0  # between two requests for the keys: a new one is published 3 s before it is used
 ENDED_PAUSE_S = 0.5
 
@@ -60,6 +61,8 @@ async def read_token(token: str) -> dict:
         claims = jwt.decode(token, key, algorithms=[key.algorithm_name], audience=AUDIENCE, issuer=ISSUER, options={"require": NEEDED})
     except jwt.PyJWTError as error:
         raise BadToken(str(error)) from error
+    if claims["role"] not in ROLES or not isinstance(claims["tenant"], str) or not isinstance(claims["sid"], str):
+        raise BadToken("nobody can tell who that is, or what he may")
     await ended.refresh()
     if claims["sid"] in ended.value:
         raise BadToken("this session was ended")
