@@ -1,11 +1,13 @@
 """What the attackers send, and for each of it the honest request that is nearest to it."""
 
 import hmac
+import itertools
 import json
+import random
 import time
 from dataclasses import dataclass, field
 
-from keys import AUDIENCE, ISSUER, draw_generations, draw_stranger, write_token
+from keys import AUDIENCE, ISSUER, draw_generations, draw_stranger, take_apart, write_token
 
 from runner.attacks import Attack
 
@@ -23,15 +25,18 @@ class Request:
     context: dict = field(default_factory=dict)
     on_new: bool = False  # whether `{id}` in the path is an invoice that its owner has still to create
     owner: dict | None = None
+    lookers: tuple = ()  # people who look afterwards for what is new
 
 
 class World:
     """Who is who, whose invoices are which, and who signs with what."""
 
     def __init__(self, seed, people, idp, mallory):
+        self.seed = seed
         self.people = people
         self.books = {person["sub"]: [] for person in people}
         self.baits = {person["sub"]: [] for person in people}  # invoices that attacks are aimed at, so that nobody's work suffers from them
+        self.shown = {}  # of each person a token that both replicas have seen, of a session that goes on
         self.generations, self.stranger = draw_generations(seed), draw_stranger(seed)
         self.keys = self.generations[0]  # of all that is sent here: what comes of a new one, the accountants try
         self.idp, self.mallory = idp, mallory
@@ -50,6 +55,9 @@ class World:
     def others(self, person, *, same_tenant):
         """Whose invoices this person may not touch, unless as the admin of his tenant."""
         return [p for p in self.people if p is not person and (p["tenant"] == person["tenant"]) == same_tenant and self.baits[p["sub"]]]
+
+    def draw_person(self, draw):
+        return draw.choice([p for p in self.people if self.books[p["sub"]]])
 
     def draw_member(self, draw):
         return draw.choice([p for p in self.people if p["role"] == "member" and self.books[p["sub"]] and self.baits[p["sub"]]])
@@ -109,6 +117,16 @@ def claims_exchanged(world, draw, person):
     return ".".join((mine[0], theirs[1], mine[2]))
 
 
+def session_rewritten(world, draw, person):
+    """A token that has opened something already, and then one claim otherwise: what he may, or who he is."""
+    is_his, is_signed = draw.vary(((True, True), (True, False), (False, True), (False, False)))
+    by = person if is_his and person["role"] == "member" else draw.choice([p for p in world.people if p is not person])
+    header, claims, signature = take_apart(world.shown[by["sub"]])
+    claims |= {"role": "admin"} if by is person else person_claims(person)
+    header |= {} if is_signed else {"alg": "none"}
+    return write_token(header, claims, lambda _: signature if is_signed else b"")
+
+
 def strangers_key(world, draw, person):
     """The right name of a key, and a signature by another one."""
     key = draw.choice(world.keys)
@@ -117,13 +135,25 @@ def strangers_key(world, draw, person):
 
 
 def key_in_the_header(world, draw, person):
+    """The key that is to be believed, bare or in a certificate, as a stranger's or by the name of one that is trusted."""
     stranger = draw.choice(world.stranger)
-    return world.token(draw, person, key=stranger, header={"jwk": stranger.jwk, "kid": draw.choice((stranger.kid, draw.choice(world.keys).kid))})
+    trusted = world.key(stranger.alg)
+    kid, is_certified = draw.vary(((stranger.kid, False), (trusted.kid, False), (stranger.kid, True), (trusted.kid, True)))
+    told = {"x5c": [stranger.certificate(ISSUER.removeprefix("https://"))]} if is_certified else {"jwk": {**stranger.jwk, "kid": kid}}
+    return world.token(draw, person, key=stranger, header={"kid": kid, **told})
 
 
 def strangers_jku(world, draw, person):
-    stranger = draw.choice(world.stranger)
-    return world.token(draw, person, key=stranger, header={"jku": f"{world.mallory}/{new_id(draw, 'k')}/jwks"})
+    """A stranger's address, in which the IdP's may stand as well: before it, behind it, or as what is asked for."""
+    stranger, path, idp = draw.choice(world.stranger), f"{new_id(draw, 'k')}/jwks", world.idp.split("/")[2]
+    addresses = (
+        f"{world.mallory}/{path}",
+        f"{world.mallory.replace('//', f'//{idp}@')}/{path}",
+        f"{world.mallory}/{world.idp}/jwks",
+        f"{world.mallory}/?{world.idp}/jwks",
+    )
+    address = draw.vary(addresses)
+    return world.token(draw, person, key=stranger, header={"jku": address, "x5u": address})
 
 
 def key_of_another_kind(world, draw, person):
@@ -165,6 +195,12 @@ def limit_missing(world, draw, person):
 
 def identity_missing(world, draw, person):
     return world.token(draw, person, without=[draw.vary(("sub", "tenant", "role", "sid"))])
+
+
+def identity_strange(world, draw, person):
+    """Well signed, and not words that say who somebody is, or what he may."""
+    strange = {"role": "auditor"}, {"role": [person["role"]]}, {"tenant": [person["tenant"]]}, {"sid": [new_id(draw, "s")]}
+    return world.token(draw, person, claims=draw.vary(strange))
 
 
 def no_token(world, draw, person):
@@ -235,6 +271,10 @@ def good_without_typ(world, draw, person):
     )
 
 
+def shown_before(world, draw, person):
+    return world.shown[person["sub"]]
+
+
 def person_claims(person):
     return {name: person[name] for name in ("sub", "tenant", "role")}
 
@@ -246,6 +286,7 @@ TOKENS = {
     "guessed-secret": (guessed_secret, good),
     "signature-cut-off": (signature_cut_off, good_by("ES256")),
     "claims-exchanged": (claims_exchanged, good_with_much_more),
+    "session-rewritten": (session_rewritten, shown_before),
     "strangers-key": (strangers_key, good_by("RS256")),
     "key-in-the-header": (key_in_the_header, good_with_jwk),
     "strangers-jku": (strangers_jku, good_with_jku),
@@ -257,6 +298,7 @@ TOKENS = {
     "from-another-issuer": (from_another_issuer, good),
     "limit-missing": (limit_missing, good_without_typ),
     "identity-missing": (identity_missing, good_without_typ),
+    "identity-strange": (identity_strange, good),
     "no-token": (no_token, good),
     "broken-header": (broken_header, good_with_jwk),
     "broken-claims": (broken_claims, just_begun),
@@ -264,17 +306,45 @@ TOKENS = {
 
 
 def draw_token_attacks(world):
-    """Somebody reads another one's invoice as that one himself, with a token that is no good; the twin has a good one."""
+    """Somebody comes as another one to a door that is open to that one, with a token that is no good; the twin has a good one."""
 
-    def read(make):
-        def draw_request(draw):
-            person = draw.choice([p for p in world.people if world.books[p["sub"]]])
-            invoice = world.invoice_of(draw, person)
-            return Request("GET", f"/invoices/{invoice}", make(world, draw, person), context=about(person, "read", invoice, aim="token"))
+    def knock(draw, make, person, method, path, do, invoice=None, body=None):
+        return Request(method, path, make(world, draw, person), body, about(person, do, invoice, aim="token", **(body or {})))
 
-        return draw_request
+    def read(draw, make):
+        person = world.draw_person(draw)
+        invoice = world.invoice_of(draw, person)
+        return knock(draw, make, person, "GET", f"/invoices/{invoice}", "read", invoice)
 
-    return [Attack(name, read(forge), read(twin)) for name, (forge, twin) in TOKENS.items()]
+    def list_all(draw, make):
+        return knock(draw, make, world.draw_person(draw), "GET", "/invoices", "list")
+
+    def list_of_one(draw, make):
+        person = world.draw_person(draw)
+        return knock(draw, make, person, "GET", f"/invoices?owner={person['sub']}", "list")
+
+    def create(draw, make):
+        return knock(draw, make, world.draw_person(draw), "POST", "/invoices", "create", body={"amount": new_amount(draw)})
+
+    def change(draw, make):
+        person = world.draw_person(draw)
+        invoice = world.invoice_of(draw, person)  # no bait, which may be gone, and the twin must find it
+        return knock(draw, make, person, "PUT", f"/invoices/{invoice}", "change", invoice, {"amount": new_amount(draw)})
+
+    def delete(draw, make):
+        owner = world.draw_person(draw)
+        request = knock(draw, make, world.admin_of(owner), "DELETE", "/invoices/{id}", "delete")
+        request.on_new, request.owner = True, owner
+        return request
+
+    def at(doors, make):
+        return lambda draw: draw.vary(doors)(draw, make)
+
+    doors = [read, list_all, list_of_one, create, change, delete]
+    random.Random(f"{world.seed}/doors").shuffle(doors)
+    turns = itertools.cycle(doors)
+    fours = [tuple(itertools.islice(turns, 4)) for _ in TOKENS]  # one for each firing; two attacks in a row come to all six
+    return [Attack(name, at(four, forge), at(four, twin)) for four, (name, (forge, twin)) in zip(fours, TOKENS.items(), strict=True)]
 
 
 # Good tokens in the wrong hands.
@@ -282,7 +352,7 @@ def draw_token_attacks(world):
 
 def about(person, do, invoice=None, **more):
     """What the history should know of a request."""
-    return {"sub": person["sub"], "do": do, "invoice": invoice, **more}
+    return {**person_claims(person), "do": do, "invoice": invoice, **more}
 
 
 def ask(world, draw, person, method, invoice, body=None, do=None):
@@ -328,7 +398,7 @@ def draw_access_attacks(world):
         person = world.draw_member(draw)
         other = draw.choice(world.others(person, same_tenant=False))
         request = ask(world, draw, person, "PUT", "{id}", amount_and_more(draw, other))
-        request.on_new, request.owner = True, person
+        request.on_new, request.owner, request.lookers = True, person, (person, world.admin_of(person), world.admin_of(other))
         return request
 
     def delete_own(draw):
@@ -370,7 +440,23 @@ def draw_access_attacks(world):
         Attack("delete-in-another-tenant", against("DELETE", same_tenant=False), delete_as_admin),
         Attack("list-in-another-tenant", list_of(same_tenant=False), list_as_admin),
         Attack("list-a-colleagues", list_of(same_tenant=True), list_as_admin),
+        Attack("ones-own-in-another-tenant", own_by_token_of(world, is_same=False), own_by_token_of(world, is_same=True)),
     ]
+
+
+def own_by_token_of(world, *, is_same):
+    """Somebody who works for two companies asks for an invoice that he made for one of them, with a token of the other, or of the same."""
+
+    def draw_request(draw):
+        one, other = draw.sample(sorted({person["tenant"] for person in world.people}), 2)
+        maker = {"sub": new_id(draw, "u"), "tenant": one, "role": "member"}
+        elsewhere = {**maker, "tenant": other}
+        method = draw.vary(("GET", "PUT"))
+        request = ask(world, draw, maker if is_same else elsewhere, method, "{id}", {"amount": new_amount(draw)} if method == "PUT" else None)
+        request.on_new, request.owner, request.lookers = True, maker, (elsewhere,)
+        return request
+
+    return draw_request
 
 
 def listing(world, draw, person, owner):

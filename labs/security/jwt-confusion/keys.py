@@ -4,11 +4,14 @@ import base64
 import json
 import random
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.x509.oid import NameOID
 from primes import PRIMES
 
 ISSUER = "https://id.example"
@@ -49,11 +52,24 @@ class Key:
         """The public half as PEM or DER."""
         return self.private.public_key().public_bytes(getattr(serialization.Encoding, encoding), serialization.PublicFormat.SubjectPublicKeyInfo)
 
+    def certificate(self, name: str) -> str:
+        """The public half as an entry of `x5c` (RFC 7515, 4.1.6), signed by itself: whatever name its owner likes may stand there."""
+        subject, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), datetime.now(UTC)
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(self.private.public_key()).serial_number(1)
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        return base64.b64encode(builder.sign(self.private, hashes.SHA256()).public_bytes(serialization.Encoding.DER)).decode()
+
 
 def write_token(header, claims, sign) -> str:
     """A compact JWS of whatever is given: no rule of the format is checked."""
     signed = f"{b64(json.dumps(header).encode())}.{b64(json.dumps(claims).encode())}"
     return f"{signed}.{b64(sign(signed.encode()))}"
+
+
+def take_apart(token: str):
+    """The header, the claims and the signature of a compact JWS."""
+    header, claims, signature = (base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in token.split("."))
+    return json.loads(header), json.loads(claims), signature
 
 
 def draw_rsa(draw, primes=PRIMES):

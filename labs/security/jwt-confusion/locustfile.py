@@ -11,11 +11,11 @@ import gevent
 from forgery import LIFE_S, World, about, draw_access_attacks, draw_token_attacks, new_amount, new_id
 from gevent.event import Event
 from keys import draw_kid
-from locust import FastHttpUser, between, constant, events, task
+from locust import FastHttpUser, between, events, task
 from locust.exception import StopUser
 
 from runner.attacks import draw_shots
-from runner.pacing import read_plan
+from runner.pacing import read_plan, run_arrivals
 
 DEMO = [
     {"sub": f"u-{t}{n}", "tenant": f"t-{t}", "role": "member" if n else "admin", "sids": [f"s-{t}{n}1", f"s-{t}{n}2"]}
@@ -30,6 +30,7 @@ PUBLISHED_BEFORE_S = 3.0  # so long a new key is published before anything is si
 SHORT_LIFE_S = 4.0
 AFTER_EXPIRY_S, AFTER_ENDED_S = 2.5, 5.0  # so long the load goes on after the last expiry, and after sessions were ended
 NEW_KEY_USES = 60
+MADE_UP_A_SECOND = 30
 
 
 class Day:
@@ -156,6 +157,10 @@ class Accountant(Client):
             token, more = self.sign_in(sid)
             if invoice := self.create(self.person, token, new_amount(day.draw), **more):
                 shelf[self.person["sub"]].append(invoice)
+        token, more = self.sign_in(self.person["sids"][0])
+        for replica in (1, 2):
+            self.list(token, {**more, "replica": replica})
+        self.world.shown[self.person["sub"]] = token
         day.settle()
 
     def sign_in(self, sid):
@@ -242,7 +247,7 @@ class Attacker(Client):
     """Fires every attack and its twin, in an order that tells nothing."""
 
     fixed_count = 2
-    wait_time = between(0.02, 0.05)
+    wait_time = between(0.02, 0.04)
 
     @task
     def fire(self):
@@ -260,9 +265,14 @@ class Attacker(Client):
         context = {**request.context, **shot.context}
         name, is_right = (f"twin of {shot.attack}", is_served(context)) if shot.is_twin else (shot.attack, is_refused)
         self.send(request.method, request.path, request.token, request.body, name=name, context=context, is_right=is_right)
-        if request.on_new and request.method == "PUT":  # whose is it now?
-            context = about(request.owner, "read", invoice, honest=False)
-            self.send("GET", request.path, request.token, name="read what is attacked", context=context, is_right=lambda status, _: status == 200)
+        for person in request.lookers:
+            self.look_for(invoice, person)
+
+    def look_for(self, invoice, person):
+        """Who sees an invoice, now that it was attacked? Whether he may, the checks ask."""
+        token, context = day.world.token(day.draw, person), about(person, "read", invoice, honest=False)
+        self.send("GET", f"/invoices/{invoice}", token, name="look for it", context=context, is_right=lambda status, _: status in (200, 404))
+        self.send("GET", "/invoices", token, name="look for it in a list", context=about(person, "list"), is_right=lambda status, _: status == 200)
 
 
 def is_served(context):
@@ -271,6 +281,8 @@ def is_served(context):
         return lambda status, found: status == 200 and is_invoice(found, context["invoice"])
     if context["do"] == "list":
         return lambda status, found: status == 200 and bool(ids_in(found))
+    if context["do"] == "create":
+        return lambda status, found: status == 201 and is_invoice(found)
     return lambda status, _: status in (200, 204)
 
 
@@ -279,17 +291,20 @@ def is_refused(status, _):
 
 
 class Flooder(Client):
-    """Makes up names of keys."""
+    """Makes up names of keys, and waits for no answer."""
 
     fixed_count = 1
-    wait_time = constant(0.025)
+    concurrency = 500  # connections: nobody waits for one
 
     @task
     def flood(self):
-        if day.is_over:
-            raise StopUser
+        offsets_s = (n / MADE_UP_A_SECOND for n in itertools.count())
+        run_arrivals(itertools.takewhile(lambda _: not day.is_over, offsets_s), self.make_one_up)
+        raise StopUser
+
+    def make_one_up(self, _, intended_ns):
         person, stranger = day.draw.choice(plan.people), day.world.stranger[0]
         header, sign = {"kid": draw_kid(day.draw)}, lambda _: day.draw.randbytes(256)
         token = day.world.token(day.draw, person, key=stranger, header=header, sign=sign)
-        context = about(person, "list", flood=True)
+        context = about(person, "list", flood=True, intended_ns=intended_ns)
         self.send("GET", "/invoices", token, name="unknown kid", context=context, is_right=is_refused)
