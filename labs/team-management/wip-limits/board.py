@@ -22,7 +22,7 @@ KEPT = ("id", "skill", "size", "arrived", "started", "done")
 
 
 class Team:
-    """A team's year: six people, four skills, the most wanted of them known to one person."""
+    """A team's year: six people, four skills, each of them known to one person."""
 
     def __init__(self, seed, name):
         self.name, self.tick, self.is_over = name, 0, False
@@ -30,11 +30,11 @@ class Team:
         self.skills = chance.sample(SKILLS, len(SHARES))
         names = chance.sample(PEOPLE, 6)
         experts = dict(zip(names, self.skills, strict=False))
-        self.levels = {person: {s: chance.uniform(*first_level(s, experts.get(person))) for s in self.skills} for person in sorted(names)}
-        self.leaver, self.left, self.resigns = names[0], set(), chance.randint(*RESIGNS)
+        self.levels = {person: {s: chance.uniform(*first_level(s, experts.get(person))) for s in sorted(self.skills)} for person in sorted(names)}
+        self.leaver, self.left, self.resigns = chance.choice(list(experts)), set(), chance.randint(*RESIGNS)
         self.tickets = {t["id"]: t for t in draw_tickets(draw(seed, name, "tickets"), self.skills)}
         # The one thing not drawn ahead is the day on which the leaver goes: with a ticket begun, if there is one soon.
-        self.log = {"tickets": list(self.tickets.values()), "skill": self.skills[0], "leaver": self.leaver, "left": None, "levels": {}}
+        self.log = {"tickets": list(self.tickets.values()), "skill": experts[self.leaver], "leaver": self.leaver, "left": None, "levels": {}}
 
     def open(self):
         return [t for t in self.tickets.values() if t["arrived"] <= self.tick and t["done"] is None]
@@ -46,12 +46,14 @@ class Team:
     def step(self, decision):
         plan = read_plan(decision, self.levels, {t["id"]: t for t in self.open()})
         here = {person: ids for person, ids in plan.items() if person not in self.left}  # who has left keeps an account, and does nothing
-        for ticket in self.open():
-            hands = [person for person, ids in here.items() if ticket["id"] in ids]
+        touched = [(ticket, [person for person, ids in here.items() if ticket["id"] in ids]) for ticket in self.open()]
+        for ticket, hands in touched:
             if hands and ticket["stage"] == "work":
                 ticket["workers"] = hands
+        shares = {person: self.share(person, ids) for person, ids in here.items() if ids}
+        for ticket, hands in touched:
             for person in hands:
-                self.work(person, ticket, DAY_FOR[min(len(here[person]), 5)] / len(here[person]))
+                self.work(person, ticket, shares[person])
         for ticket in self.open():
             if ticket["remaining"] <= 1e-9:
                 self.pass_on(ticket)
@@ -60,6 +62,11 @@ class Team:
             self.log["left"], self.log["levels"] = self.tick, {person: dict(levels) for person, levels in self.levels.items()}
         self.tick += 1
         self.is_over = self.tick == DAYS
+
+    def share(self, person, ids):
+        """What each of today's tickets gets of a person's day. What they were the last to work on, and did not work to its end, is in hand too."""
+        begun = {t["id"] for t in self.open() if t["stage"] == "work" and person in t["workers"]}
+        return DAY_FOR[min(len(begun.union(ids)), 5)] / len(ids)
 
     def work(self, person, ticket, share):
         """A person spends a share of the day on a ticket, and learns."""

@@ -1,4 +1,4 @@
-"""Each user is the lead of a team: asks for one day after the other, to the end of the year, and then for the year's report."""
+"""Each user is the lead of a team: asks for one day after the other, to the end of the year, and for reports on one morning and at the end."""
 
 import itertools
 import random
@@ -8,7 +8,7 @@ from locust.exception import StopUser
 
 from runner.pacing import ending, read_plan
 
-plan = read_plan(run=f"demo-{random.randrange(10**6)}", days=220)
+plan = read_plan(run=f"demo-{random.randrange(10**6)}", days=220, report_on=30)
 numbers = itertools.count(1)
 TRIES = 3
 
@@ -22,12 +22,19 @@ class Lead(FastHttpUser):
     @task
     def live_a_year(self):
         for day in range(plan.days):
+            if day == plan.report_on:
+                self.ask_for_reports(day)
             if ending.is_set() or not any(self.work(day) for _ in range(TRIES)):
                 raise StopUser
-        for _ in range(2):
-            self.client.get(f"/teams/{self.team}/report", name="/teams/[team]/report", context={"team": self.team})
+        self.ask_for_reports(plan.days)
         raise StopUser
 
     def work(self, day):
         context = {"team": self.team, "day": day}
         return self.client.post(f"/teams/{self.team}/days/{day}", name="/teams/[team]/days/[day]", context=context).status_code == 200
+
+    def ask_for_reports(self, day):
+        """On the morning of that day, of either replica."""
+        for replica in (1, 2):
+            context = {"team": self.team, "day": day, "replica": replica}
+            self.client.get(f"/teams/{self.team}/report", name="/teams/[team]/report", context=context)

@@ -11,12 +11,13 @@ from runner.world import read_worlds
 
 TEAMS = 5
 DAYS = 220
-OF_THE_BASELINE = 0.35  # of its 85th percentile
-OPEN_OF_THE_BASELINE = 0.3  # of its open tickets at the end
+OF_THE_BASELINE = 0.3  # of its 85th percentile
+OPEN_OF_THE_BASELINE = 0.15  # of its open tickets at the end
 CAPABLE, PEOPLE = 0.5, 2
 UNFINISHED, LAST_DAYS = 0.15, 20
 OLDEST = 60
 TOLERANCE = 0.03
+REPORT_ON = (20, 90)  # the mornings of which one is drawn
 SILENT_S = 9  # without an answer for so long: the leads give up after 10 s
 DAY, REPORT = "/teams/[team]/days/[day]", "/teams/[team]/report"
 
@@ -43,7 +44,7 @@ def year(lab):
     """Five leads have each day of a year planned, for a team each; nothing is done in a hurry, since days pass by decision and not by the clock."""
     run = f"{lab.random.choice(('north', 'south', 'east', 'west'))}-{lab.random.randrange(10**5)}"
     board = lab.peer("board")
-    with lab.load(users=TEAMS, at_most_s=90, plan={"run": run, "days": DAYS}) as load:
+    with lab.load(users=TEAMS, at_most_s=90, plan={"run": run, "days": DAYS, "report_on": lab.random.randint(*REPORT_ON)}) as load:
         pass
     worlds = {name: world for name, world in read_worlds(board).items() if name.startswith(f"{run}-")}
     return Year(load, board.calls(), worlds)
@@ -61,10 +62,6 @@ def p85(log):
     return times[ceil(0.85 * len(times)) - 1]
 
 
-def finished(log):
-    return [t for t in log["tickets"] if t["done"] is not None]
-
-
 def still_open(log):
     return [t for t in log["tickets"] if t["done"] is None]
 
@@ -76,15 +73,16 @@ def second_best(log):
 
 
 def asked_of_the_leaver(log):
-    """The tickets that came after somebody had left, in the skill that everybody came to that person for, early enough to be done."""
+    """The tickets that came after somebody had left, in the skill that this person was good at, early enough to be done."""
     return [t for t in log["tickets"] if t["skill"] == log["skill"] and log["left"] < t["arrived"] < DAYS - LAST_DAYS]
 
 
-def true_report(log):
-    """What the report has to say; of lead times only when there are some."""
-    done = finished(log)
+def true_report(log, days):
+    """What the report has to say after so many days; of lead times only when there are some."""
+    done = [t for t in log["tickets"] if t["done"] is not None and t["done"] < days]
+    open_days = [min(lead_time(t), days - t["arrived"]) for t in log["tickets"] if t["arrived"] < days]
     lead_times = {"lead_time": mean(map(lead_time, done))} if done else {}
-    return {"throughput": len(done) / DAYS, "wip": sum(map(lead_time, log["tickets"])) / DAYS, **lead_times}
+    return {"throughput": len(done) / days, "wip": sum(open_days) / days, **lead_times}
 
 
 def error_of(reported, true):
@@ -95,9 +93,9 @@ def error_of(reported, true):
 
 
 def test_the_contract_holds(year, lab):
-    """At least 95% of POST /teams/{team}/days/{day} answer 200 when that day has been worked, none takes 10 s, and every year comes to its end.
+    """At least 95% of days are answered with 200 when they have been worked, none is worked before it is asked for or takes 10 s, and all years end.
 
-    Why: the answer does not wait for the board, or a plan is made of something else than today's board.
+    Why: the answer does not wait for the board, a plan is made of something else than today's board, or days are worked in advance.
     """
     asked = year.days
     silent = [r for r in asked if r.status is None and r.latency_s > SILENT_S]
@@ -108,10 +106,15 @@ def test_the_contract_holds(year, lab):
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
     refused = next((f"; the board refused: {c['refused']}" for c in year.calls if c.get("refused")), "")
     lab.at_most(len(wrong) / max(len(asked), 1), 0.05, f"{len(wrong)} of {len(asked)} answers were not 200: {kinds}{refused}", "other answers")
-    worked = {(c["world"], c["tick"]): c["end_ns"] for c in year.calls if c["method"] == "PUT" and c["status"] == 200}
+    plans = [c for c in year.calls if c["method"] == "PUT" and c["status"] == 200]
+    worked = {(c["world"], c["tick"]): c["end_ns"] for c in plans}
     early = [r for r in asked if r.status == 200 and worked.get((r.context["team"], r.context["day"]), inf) > r.end_ns]
     seen = f", such as day {early[0].context['day']} of {early[0].context['team']}" if early else ""
     assert not early, f"{len(early)} of {len(asked)} days were not worked when they were answered with 200{seen}"
+    first_asked = {(r.context["team"], r.context["day"]): r.start_ns for r in reversed(asked.records)}
+    ahead = [c for c in plans if c["world"] in year.worlds and c["start_ns"] < first_asked.get((c["world"], c["tick"]), inf)]
+    seen = f", such as day {ahead[0]['tick']} of {ahead[0]['world']}" if ahead else ""
+    assert not ahead, f"{len(ahead)} of {len(plans)} days were worked before they were asked for{seen}"
     lab.require(not year.load.is_cut_short, "the load did not come to its end within 90 s")
     open_years = [f"{name} stands at day {world.tick}" for name, world in year.worlds.items() if not world.is_over]
     assert year.worlds, "no team's year was begun"
@@ -119,7 +122,7 @@ def test_the_contract_holds(year, lab):
 
 
 def test_tickets_do_not_wait_for_months(year, lab):
-    """In each team, 85% of all tickets are done within 0.35 of the days that they take when each goes at once to the best person.
+    """In each team, 85% of all tickets are done within 0.3 of the days that they take when each goes at once to the best person.
 
     Why: people have many tickets in their hands at once, each switch costs them a part of the day, and nothing is ever finished.
     """
@@ -131,7 +134,7 @@ def test_tickets_do_not_wait_for_months(year, lab):
 
 
 def test_the_teams_keep_up(year, lab):
-    """At the end of the year the teams have at most 0.3 of the open tickets that they have when each goes at once to the best person.
+    """At the end of the year the teams have at most 0.15 of the open tickets that they have when each goes at once to the best person.
 
     Why: people work on too many tickets to finish any, or on so few that most of the team stands idle.
     """
@@ -157,13 +160,13 @@ def test_two_people_can_do_each_kind_of_work(year, lab):
 
 
 def test_work_goes_on_when_somebody_leaves(year, lab):
-    """Of the tickets that come after somebody has left, in the skill that this person was asked for, at most 15% are open at the end of the year.
+    """Of the tickets that come after somebody has left, in the skill that this person was good at, at most 15% are open at the end of the year.
 
     Why: that work has to pass through one person, who is not there any more.
     """
     year.require_an_end(lab)
     due = [t for world in year.worlds.values() for t in asked_of_the_leaver(world.log)]
-    lab.require(len(due) >= 50, f"only {len(due)} tickets came after somebody had left")
+    lab.require(len(due) >= 30, f"only {len(due)} tickets came after somebody had left")
     left = sum(t["done"] is None for t in due)
     lab.at_most(left / len(due), UNFINISHED, f"{left} of {len(due)} such tickets are still open", "of them open")
 
@@ -182,18 +185,19 @@ def test_no_ticket_is_forgotten(year, lab):
 
 
 def test_the_report_has_the_customers_clock(year, lab):
-    """GET /teams/{team}/report gives throughput, lead time and work in progress as the board's dates have them, to 3%.
+    """GET /teams/{team}/report gives throughput, lead time and work in progress as the board's dates have them, to 3%, during the year too.
 
-    Why: the clock starts when somebody begins, so what waits is in no number; or the numbers are of one replica alone.
+    Why: the clock starts when somebody begins, so what waits is in no number; or the numbers are of one replica alone, or of other days.
     """
     year.require_an_end(lab)
     reports = year.load.history.where(name=REPORT)
-    lab.require(len(reports) >= 2 * TEAMS, f"only {len(reports)} reports were asked for")
+    lab.require(len(reports) >= 4 * TEAMS, f"only {len(reports)} reports were asked for")
     errors = []
     for r in reports:
         body = r.body if r.status == 200 and isinstance(r.body, dict) else {}
-        for what, value in true_report(year.worlds[r.context["team"]].log).items():
-            seen = f"{r.context['team']}: {what} is reported as {body.get(what)}, and was {value:.4g} (status {r.status})"
+        team, days = r.context["team"], r.context["day"]
+        for what, value in true_report(year.worlds[team].log, days).items():
+            seen = f"{team} after {days} days: {what} is reported as {body.get(what)}, and was {value:.4g} (status {r.status})"
             errors.append((error_of(body.get(what), value), seen))
     worst, seen = max(errors)
     lab.at_most(worst, TOLERANCE, seen, "error of a reported number")
