@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 
 ORIGIN = os.environ["ORIGIN_URL"]
 PERSONAL = ("authorization", "cookie")
+ACCEPTS_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 client = httpx.AsyncClient(timeout=5)
 app = FastAPI()
 
@@ -80,7 +81,7 @@ def give(request: Request, answer: httpx.Response) -> Response:
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(b"", 304, headers)
     body = answer.content
-    if "vary" in headers and "gzip" in request.headers.get("accept-encoding", ""):
+    if "vary" in headers and ACCEPTS_GZIP.search(request.headers.get("accept-encoding", "")):
         body = gzip.compress(body, 1)
         headers["content-encoding"] = "gzip"
     return Response(body, answer.status_code, headers)
