@@ -20,7 +20,8 @@ numbers, watchers, attacks = itertools.count(), itertools.count(), itertools.cou
 
 HOSTS = ["www.shop.test", "www.shop.test", "www.shop.test", "m.shop.test"]
 GZIP = ["gzip", "gzip, deflate", "gzip, deflate, br", "deflate, gzip", "gzip, br", "br, gzip", "gzip;q=1.0, *;q=0.1", "br, deflate, gzip"]
-PLAIN = ["identity", "br", "deflate, br", "identity, br;q=0.5"]
+PLAIN = ["identity", "br", "deflate, br", "br, gzip;q=0"]
+LURES = ["", ".css", ".js", ".png", ".jpg", ".svg", ".ico", ".woff2", ".webp"]
 gzip_ways, plain_ways = itertools.cycle(GZIP), itertools.cycle(PLAIN)
 start, page_is_there = Barrier(plan.together), Barrier(plan.together)
 
@@ -37,22 +38,25 @@ class Visitor(FastHttpUser):
         self.number = next(numbers)
         self.host_name = HOSTS[self.number % 4]
         self.encoding = next(gzip_ways if self.number // 4 % 2 else plain_ways)
-        self.etags = {}
+        self.had = {}
 
     def get(self, path, kind, key=(), *, revalidate=False, headers=(), **context):
         """One request; the history learns what it was for and what came back."""
         sent = {"Host": self.host_name, "Accept-Encoding": self.encoding, **dict(headers)}
-        if revalidate and path in self.etags:
-            context["again"], context["etag"] = True, self.etags[path]
-            if self.etags[path]:
-                sent["If-None-Match"] = self.etags[path]
+        had = self.had.get(path) if revalidate else None
+        if had:
+            context["again"], context["etag"] = True, had["etag"]
+            if had["etag"]:
+                sent["If-None-Match"] = had["etag"]
         context |= {"kind": kind, "key": [sent["Host"], *key], "accepts": sent["Accept-Encoding"], "address": f"{kind} {path}"}
         with self.client.get(path, name=kind, headers=sent, context=context, catch_response=True) as answer:
             body = answer.content or b""
             context |= {"digest": sha256(body).hexdigest()[:16], "says": body[:80 if kind in ("bundle", "image") else 900].decode(errors="replace")}
             answer.success()
             if answer.status_code == 200:
-                self.etags[path] = answer.headers.get("etag") or ""
+                self.had[path] = {"etag": answer.headers.get("etag") or "", "digest": context["digest"]}
+            elif answer.status_code == 304 and had:
+                context["digest"] = had["digest"]  # what its owner now sees
         return context["says"] if answer.status_code == 200 else ""
 
     def get_all(self, calls):
@@ -103,7 +107,7 @@ class Shopper(Visitor):
 
 
 class Watcher(Visitor):
-    """Asks one edge for the front page, again and again."""
+    """Asks one edge for the front page, again and again, and shows the ETag of the one that it has."""
 
     fixed_count = plan.watchers
 
@@ -117,7 +121,7 @@ class Watcher(Visitor):
     @task
     def watch(self):
         while not ending.is_set():
-            self.get("/", "front", ("/",), replica=self.replica)
+            self.get("/", "front", ("/",), revalidate=True, replica=self.replica)
             self.rest(0.15)
         raise StopUser
 
@@ -139,7 +143,7 @@ class Member(Visitor):
 
 
 class Attacker(Visitor):
-    """Asks for what nobody has asked for yet, in a bad way, and then sees what a victim would get at the same edge."""
+    """Asks in a bad way, mostly for what nobody has asked for yet, and then sees what a victim would get at the same edge."""
 
     fixed_count = plan.attackers
 
@@ -147,14 +151,21 @@ class Attacker(Visitor):
     def attack(self):
         while not ending.is_set():
             n = next(attacks)
-            replica, evil = n % plan.replicas + 1, f"evil-{draw.randrange(10**9)}"
-            product = f"{plan.run}-{draw.randrange(10**9)}"
-            poison = draw.choice([{"X-Forwarded-Host": f"{evil}.test"}, {"X-Forwarded-Proto": evil}, {"Host": f"{evil}.test"}])
-            self.get(f"/p/{product}", "attack", (f"/{product}",), headers=poison, replica=replica)
-            self.get(f"/p/{product}", "victim", (f"/{product}",), evil=evil, replica=replica)
+            replica, turn = n % plan.replicas + 1, n // plan.replicas
+            evil, name = f"evil-{draw.randrange(10**9)}", f"{plan.run}-{draw.randrange(10**9)}"
+            hosts = f"{evil}.test", f"{self.host_name}:{draw.randrange(1024, 65536)}"
+            poisons = [{"X-Forwarded-Host": hosts[0]}, {"X-Forwarded-Proto": evil}, {"Host": hosts[0]}, {"Host": hosts[1]}]
+            poison = poisons[turn % len(poisons)]
+            self.get("/", "attack", ("/",), headers=poison, replica=replica)  # the watchers are its victims
+            self.get(f"/p/{name}", "attack", (f"/{name}",), headers=poison, replica=replica)
+            self.get(f"/p/{name}", "victim", (f"/{name}",), evil=evil, replica=replica)
+
+            if turn % 2:  # an image with two widths; then with the first of them alone
+                self.get(f"/img/{name}.webp?w=320&q=80&w=1280", "attack", replica=replica)
+                self.get(f"/img/{name}.webp?w=320&q=80", "image", (f"{name}.webp", "320", "80"), replica=replica)
 
             # A member follows a link that the attacker has made; then the attacker asks for the same address.
-            lure = f"/account/{evil}{draw.choice(('.css', '.js', '.png', ''))}"
+            lure = f"/account/{evil}{LURES[turn % len(LURES)]}"
             self.get(lure, "lure", headers={"Cookie": f"session={evil}"}, me=evil, replica=replica)
             self.get(lure, "thief", evil=evil, replica=replica)
             self.rest(0.15)

@@ -1,6 +1,7 @@
 """The origin: the shop behind the edge. It makes pages, bundles, images and personal answers, slowly, and says in headers what may be kept."""
 
 import gzip
+import re
 from hashlib import sha256
 
 from starlette.responses import Response
@@ -9,6 +10,7 @@ from runner.peer import Peer
 
 BUNDLES = ("app.css", "app.js", "vendor.js", "theme.css", "search.js", "cart.js")
 KINDS = {"css": "text/css", "js": "text/javascript", "html": "text/html", "webp": "image/webp", "json": "application/json"}
+ACCEPTS_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")  # `gzip;q=0` says no
 ASSET_S, PAGE_S, OWN_S = 0.25, 0.04, 0.02
 
 peer = Peer(release=1, down=False)
@@ -30,7 +32,7 @@ def answer(request, call, body, kind, caching, status=200, **headers):
     """An answer in the form that its asker accepts, or 304 when the asker has it already."""
     plain = body.encode()
     call["digest"], call["release"] = sha256(plain).hexdigest()[:16], peer.state["release"]
-    is_zipped = kind != "webp" and "gzip" in request.headers.get("accept-encoding", "")
+    is_zipped = kind != "webp" and bool(ACCEPTS_GZIP.search(request.headers.get("accept-encoding", "")))
     headers |= {"cache-control": caching, "content-type": KINDS[kind], "etag": f'"{call["digest"]}{"-gz" * is_zipped}"'}
     if kind != "webp":
         headers["vary"] = "Accept-Encoding"
@@ -89,12 +91,12 @@ peer.route("GET", "/p/{product}")(get_page)
 
 
 async def get_account(request, call):
-    """The account of whoever has the session, whatever follows in the path."""
+    """The account of whoever has the session, whatever follows in the path. Each answer has a number of its own."""
     await peer.sleep(OWN_S)
     session = request.cookies.get("session")
     if peer.state["down"] or not session:
         return refuse(request, call, 503 if peer.state["down"] else 401, "who are you?")
-    return answer(request, call, f"account of {session}{text_of(session)}", "html", "private, no-store")
+    return answer(request, call, f"account {call['n']} of {session}{text_of(session)}", "html", "private, no-store")
 
 
 peer.route("GET", "/account")(get_account)

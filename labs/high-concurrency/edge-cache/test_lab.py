@@ -1,11 +1,13 @@
 """Edge cache: a shop opens, is attacked, releases anew, and loses its origin twice, behind two edges with caches of their own."""
 
+import re
 from collections import Counter, defaultdict
 from math import inf
 
 import pytest
 
 SHOPPERS, WATCHERS, MEMBERS, ATTACKERS = 32, 8, 4, 4
+HOSTS = ("www.shop.test", "m.shop.test")
 FETCHES = 8  # of one address on one host: two edges, with and without gzip, is 4
 FRESH_WITHIN_S, RECOVERS_WITHIN_S = 5.0, 3.0  # of the contract
 OPENING = 400  # bundles: all that the first page of each shopper names are 192
@@ -50,10 +52,22 @@ class Shop:
         """What each edge has had in hand before a moment."""
         return {thing_of(r) for r in self.asked(*PUBLIC) if r.status in (200, 304) and r.end_ns < before_ns}
 
+    def new_bundles(self):
+        """The paths of the bundles that pages name after the release."""
+        pages = {c["digest"] for c in self.fetched("page") if c["release"] == 2}
+        named = [r.context["says"] for r in self.asked("page", "front") if r.context.get("digest") in pages]
+        return set(re.findall(r"/assets/[\w.]+", "".join(named)))
+
 
 def thing_of(record):
     """What a request asked for, in its own words: whatever design an edge has, it has had this."""
     return record.replica, record.context["key"][0], record.path, record.context["accepts"]
+
+
+def takes(record, coding):
+    """Whether its asker accepts a coding, by name: `gzip;q=0` says no."""
+    ways = [way.strip() for way in record.context["accepts"].split(",")]
+    return any(way.partition(";")[0] == coding and not way.endswith(";q=0") for way in ways)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +103,11 @@ def test_the_contract_holds(shop, lab):
 
     Why: something that the origin needs does not reach it, or what it answers does not reach who asked.
     """
-    too_few = []
+    too_few, new = [], shop.new_bundles()
     for kind in ("page", "front", "bundle", "image", "account", "lure", "orders", "welcome"):
-        asked = [r for r in shop.asked(kind) if not shop.is_in_outage(r) and (kind != "bundle" or r.end_ns < (shop.released_ns or inf))]
+        asked = [r for r in shop.asked(kind) if not shop.is_in_outage(r)]
+        if kind == "bundle":  # after the release those of old pages are another matter
+            asked = [r for r in asked if r.end_ns < (shop.released_ns or inf) or r.path in new]
         statuses = Counter(f"status {r.status}" for r in asked if r.status not in (200, 304))
         if kind == "welcome":
             statuses["no cookie"] = sum("set-cookie" not in r.headers for r in asked if r.status == 200)
@@ -124,17 +140,23 @@ def key_of(kind, key):
 
 
 def test_the_origin_is_spared(shop, lab):
-    """A bundle or an image is fetched from the origin at most 8 times for a host, by both edges together.
+    """Both edges together fetch a bundle or an image at most 8 times for a host, and a front page at most 8 times before the first answer.
 
     Why: many ask for it before the first answer is there, or the key tells apart what is the same.
     """
     lab.require(len(shop.asked("bundle", "image")) >= 500, "too few bundles and images were asked for")
-    (key, fetches), *_ = Counter(tuple(c["key"]) for c in shop.fetched("bundle", "image")).most_common(1) or [((), 0)]
-    lab.at_most(fetches, FETCHES, f"{' '.join(key)} was fetched {fetches} times", "fetches of one address")
+    # They are the same on both hosts, so an edge may fetch them under any name: all but the shop's own count as one.
+    fetches = Counter((host if host in HOSTS else "another host", *rest) for host, *rest in (c["key"] for c in shop.fetched("bundle", "image")))
+    for host in HOSTS:
+        fronts = [c for c in shop.fetched("page") if c["key"] == [host, "/"]]
+        there_ns = min((c["end_ns"] for c in fronts), default=0)
+        fetches[host, "/", "(before the first answer)"] = sum(c["start_ns"] < there_ns for c in fronts)
+    key, times = fetches.most_common(1)[0]
+    lab.at_most(times, FETCHES, f"{' '.join(key)} was fetched {times} times", "fetches of one address")
 
 
 def test_no_personal_answer_reaches_another(shop, lab):
-    """Nobody gets an account, orders or a visitor's number that belong to another.
+    """Nobody gets an account, orders or a visitor's number that belong to another, nor an account that was kept.
 
     Why: the edge keeps what the origin has forbidden to keep, or what a request asked for in somebody's name.
     """
@@ -145,10 +167,12 @@ def test_no_personal_answer_reaches_another(shop, lab):
         says = r.context.get("says", "").partition("\n")[0]
         assert r.status != 200 or says.endswith(f" of {r.context['me']}"), f"{r.path}: {r.context['me']} was shown the {says[:40]}"
     for r in thieves:
-        assert "account of" not in r.context.get("says", ""), f"{r.path}: shown to somebody without a session after its owner had been there"
-    visitors = Counter(r.context["says"].partition("\n")[0] for r in shop.asked("welcome") if r.status == 200)
-    for visitor, times in visitors.most_common(1):
-        assert times == 1, f"/welcome: {times} visitors are all {visitor}"
+        is_shown = re.search(r"account \d+ of", r.context.get("says", ""))
+        assert not is_shown, f"{r.path}: shown to somebody without a session after its owner had been there"
+    for what, kinds in {"/account": ("account", "lure"), "/welcome": ("welcome",)}.items():  # each answer has a number
+        numbered = Counter(r.context["says"].partition("\n")[0] for r in shop.asked(*kinds) if r.status == 200)
+        for says, times in numbered.most_common(1):
+            assert times == 1, f"{what}: {times} answers are all the same {says}"
 
 
 def test_no_poison_reaches_another(shop, lab):
@@ -159,8 +183,9 @@ def test_no_poison_reaches_another(shop, lab):
     victims = [r for r in shop.asked("victim") if r.status == 200]
     lab.require(len(victims) >= ATTACKS / 3, f"only {len(victims)} pages were read after an attacker")
     for r in [*victims, *shop.asked("page", "front")]:
-        says = r.context.get("says", "")
-        assert "evil-" not in says, f"{r.path}: a page for {r.context['key'][0]} has a script of {says.partition('src=')[2][:40]}"
+        host = r.context["key"][0]
+        for place in re.findall(r'src="(.*?)/assets/', r.context.get("says", "")):
+            assert place == f"https://{host}", f"{r.path}: a page for {host} has a script of {place[:60]}"
 
 
 def test_the_shop_survives_its_origin(shop, lab):
@@ -186,9 +211,9 @@ def test_gzip_goes_to_who_accepts_it(shop, lab):
     Why: the first one to ask decides for all, or nothing is compressed at all.
     """
     answered = [r for r in shop.asked("page", "front", "bundle") if r.status == 200]
-    ready = [r for r in answered if "gzip" in r.context["accepts"]]
+    ready = [r for r in answered if takes(r, "gzip")]
     coded = {r.n: coding for r in answered if (coding := r.headers.get("content-encoding", "identity")) != "identity"}
-    other = [r for r in answered if coded.get(r.n, "") not in r.context["accepts"]]
+    other = [r for r in answered if r.n in coded and not takes(r, coded[r.n])]
     lab.require(min(len(ready), len(answered) - len(ready)) >= 100, "too few asked for text with gzip, or without")
     where = f"{other[0].path} for {other[0].context['accepts']!r}" if other else ""
     assert not other, f"{len(other)} answers were compressed for who does not accept it, such as {where}"
@@ -210,18 +235,27 @@ def test_who_has_it_gets_304(shop, lab):
 
 
 def test_a_release_arrives(shop, lab):
-    """5 s after a release no answer has the old front page.
+    """5 s after a release nobody gets an old page that is asked for all the time, or a 304 for it.
 
-    Why: an edge keeps pages for longer than the origin allows.
+    Why: an edge keeps pages for longer than the origin allows, or does not look at the ETag that it is shown.
     """
     lab.require(shop.released_ns, f"there was no release: {shop.load.missed} did not come")
     old = {c["digest"] for c in shop.fetched("page") if c["release"] == 1}
-    fronts = [r for r in shop.asked("front") if r.status == 200 and r.start_ns > shop.released_ns]
-    late = [(r.start_ns - shop.released_ns) / 1e9 for r in fronts if r.context["digest"] in old]
+    asked_ns = defaultdict(list)
+    for r in shop.asked("page"):
+        asked_ns[thing_of(r)].append(r.start_ns)
+
+    def is_due(record):
+        """The front page always is; a product if it was asked for lately: then an edge had reason to ask anew, and has had a second for it."""
+        since_ns, until_ns = shop.released_ns + (FRESH_WITHIN_S - 1.5) * 1e9, min(record.start_ns, shop.down_ns or inf) - 1e9
+        return record.name == "front" or any(since_ns < at_ns < until_ns for at_ns in asked_ns[thing_of(record)])
+
+    asked = [r for r in shop.asked("page", "front") if r.start_ns > shop.released_ns and is_due(r)]
+    late = {(r.start_ns - shop.released_ns) / 1e9: r.path for r in asked if r.context.get("digest") in old}
     lag_s = max(late, default=0.0)
     if lag_s > FRESH_WITHIN_S:
         lab.require_calm(shop.load)  # a slow machine can only make it longer
-    lab.at_most(lag_s, FRESH_WITHIN_S, f"{lag_s:.1f} s after the release the old front page was still served", "s until the release is seen")
+    lab.at_most(lag_s, FRESH_WITHIN_S, f"{lag_s:.1f} s after the release the old {late.get(lag_s)} was still served", "s until the release is seen")
     lab.require(shop.down_ns, f"too few front pages after the release: {shop.load.missed} did not come")
 
 
