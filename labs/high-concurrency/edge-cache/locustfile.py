@@ -20,7 +20,7 @@ numbers, watchers, attacks = itertools.count(), itertools.count(), itertools.cou
 
 HOSTS = ["www.shop.test", "www.shop.test", "www.shop.test", "m.shop.test"]
 GZIP = ["gzip", "gzip, deflate", "gzip, deflate, br", "deflate, gzip", "gzip, br", "br, gzip", "gzip;q=1.0, *;q=0.1", "br, deflate, gzip"]
-PLAIN = ["identity", "br", "deflate, br", "br, gzip;q=0"]
+PLAIN = ["identity", "br", "deflate, br", "identity, br;q=0.5"]
 LURES = ["", ".css", ".js", ".png", ".jpg", ".svg", ".ico", ".woff2", ".webp"]
 gzip_ways, plain_ways = itertools.cycle(GZIP), itertools.cycle(PLAIN)
 start, page_is_there = Barrier(plan.together), Barrier(plan.together)
