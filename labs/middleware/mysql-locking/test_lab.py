@@ -105,7 +105,7 @@ def waiting(calls, day, ask):
 
 
 def test_the_contract_holds(payday, lab):
-    """POST /transfers answers 200 when the sender has enough, 409 only when it has not, 403 only when the fraud service objects: 97% of the time.
+    """POST /transfers answers 200 when the sender has enough, 409 only when it has not, 403 only when the fraud service objects: 99% of the time.
 
     Why: payers get errors that are the service's own affair.
     """
