@@ -1,4 +1,4 @@
-"""The company's year: 760 experiments with sums at 40 looks, 52 with logs of events, ten that ask who gets what, and some that just began."""
+"""The company's year: 760 experiments with sums at 40 looks, 80 with logs of events, ten that ask who gets what, and some that just began."""
 
 import itertools
 import random
@@ -13,15 +13,25 @@ from runner.pacing import read_plan
 
 plan = read_plan(seed=0)
 
-KINDS = {"placebo": 600, "effect": 60, "big": 40, "broken": 60}  # with sums; why so many: the debrief
+# Experiments with sums: kind, planned share, about how many new visitors come before a look, and how many experiments (why so many: the debrief).
+# Effects are smaller where more visitors come, so no bound on the size of an effect or of a loss does instead of a test.
+GROUPS = (
+    ("placebo", 0.5, (100,), 300),
+    ("placebo", 0.5, (400, 1600), 150),
+    ("placebo", 0.1, (400, 1600), 150),
+    ("effect", 0.5, (100, 400, 1600), 30),
+    ("effect", 0.2, (400, 1600), 30),
+    ("big", 0.5, (100, 400, 1600), 20),
+    ("big", 0.2, (400, 1600), 20),
+    ("broken", 0.5, (400, 1600, 1600), 30),
+    ("broken", 0.2, (400, 1600, 1600), 30),
+)
 Z_AT_THE_END = {"effect": 5.0, "big": 12.0}  # the expected effect at the last look, in standard errors
-LOST_BUYERS, LOST_OTHERS = 0.12, 0.2  # of a small broken treatment's users; of a larger one's fewer, so that it is as hard to see
+LOST_BUYERS, LOST_OTHERS = 0.09, 0.22  # of an arm, with 400 visitors evenly split; with more visitors less, so that it is as hard to see
 LOOKS = 40
-# New visitors at each look. Effects are smaller where there are more, so no bound on the size of an effect or of a loss does instead of a test.
-VISITORS = {"placebo": (100, 100, 400, 1600), "effect": (100, 400, 1600, 1600), "big": (100, 400, 1600, 1600), "broken": (400, 1600, 1600)}
-LOGS = {"habit": 40, "button": 12}  # without and with an effect
+# Logs: kind (without an effect, and with one), whether some users are regulars, how many. No one factor for all logs does instead of users.
+LOG_GROUPS = (("habit", True, 40), ("habit", False, 20), ("button", True, 8), ("button", False, 12))
 LOG_LOOKS = 2
-LOG_USERS = 180  # new ones at each look
 ARMS = ("control", "treatment")
 ONE = 4096  # rates are whole 4096ths
 
@@ -42,14 +52,15 @@ def draw_successes(draw, n, rate):
 class Experiment:
     """An experiment of which the platform gets the sums."""
 
-    def __init__(self, name, kind):
-        self.name, self.kind = name, kind
+    def __init__(self, name, kind, share, sizes):
+        self.name, self.kind, self.share = name, kind, share
         self.draw = draw = random.Random(f"{plan.seed}/{name}")  # its own, so that a seed gives the same whoever comes first
-        self.visitors = draw.choice(VISITORS[kind])
-        self.share = draw.choice((0.5, 0.2)) if kind == "placebo" and self.visitors > 100 else 0.5
+        self.visitors = round(draw.choice(sizes) * draw.uniform(0.75, 1.35))  # no round number tells what it is
+        self.weight = self.visitors * share * (1 - share)  # what an effect's error goes by
         rate = draw.randint(820, 1430)  # 20% to 35% buy
-        error = sqrt(4 * rate * (ONE - rate) / (LOOKS * self.visitors))
+        error = sqrt(rate * (ONE - rate) / (LOOKS * self.weight))
         self.rates = (rate, rate + round(error * Z_AT_THE_END.get(kind, 0) * draw.choice((-1, 1))))
+        self.loser = draw.randrange(2)  # the arm that loses users, if it is broken
         self.users, self.buyers = [0, 0], [0, 0]
 
     @property
@@ -61,12 +72,13 @@ class Experiment:
 
     def look(self, number):
         """The sums at the next look."""
-        treated = draw_successes(self.draw, self.visitors, round(self.share * ONE))
-        for arm, users in enumerate((self.visitors - treated, treated)):
+        arriving = self.draw.randint(self.visitors * 3 // 4, self.visitors * 5 // 4)
+        treated = draw_successes(self.draw, arriving, round(self.share * ONE))
+        for arm, users in enumerate((arriving - treated, treated)):
             buyers = draw_successes(self.draw, users, self.rates[arm])
             others = users - buyers
-            if self.kind == "broken" and arm:
-                scale = ONE * sqrt(400 / self.visitors)
+            if self.kind == "broken" and arm == self.loser:
+                scale = ONE * sqrt(100 / self.weight)
                 buyers -= draw_successes(self.draw, buyers, round(LOST_BUYERS * scale))
                 others -= draw_successes(self.draw, others, round(LOST_OTHERS * scale))
             self.users[arm] += buyers + others
@@ -81,20 +93,25 @@ class Experiment:
 class Log:
     """An experiment of which the platform gets all events so far, as they arrived."""
 
-    def __init__(self, name, kind):
-        self.name, self.kind = name, kind
-        self.draw = random.Random(f"{plan.seed}/{name}")
-        eager = self.draw.uniform(0.25, 0.35)  # of the users click a lot
-        self.eager = (eager, eager + 0.62 * (kind == "button"))
-        self.scale = self.draw.uniform(0.15, 0.3) if kind == "button" else self.draw.uniform(0.85, 1)
+    def __init__(self, name, kind, has_regulars):
+        self.name, self.kind, self.has_regulars = name, kind, has_regulars
+        self.draw = draw = random.Random(f"{plan.seed}/{name}")
+        eager = draw.uniform(0.25, 0.35)  # of the users click a lot
+        self.eager = draw.sample((eager, eager + 0.62 * (kind == "button")), 2)
+        self.scale = draw.uniform(0.85, 1) if has_regulars else draw.uniform(0.25, 0.35)
         self.events, self.late = [], []
         self.numbers = itertools.count(self.draw.getrandbits(30))
         self.counts = {arm: {"users": 0, "views": 0, "clicks": 0} for arm in ARMS}
 
+    @property
+    def truth(self):
+        """What is so."""
+        return "undecided" if self.kind == "habit" else "better" if self.eager[1] > self.eager[0] else "worse"
+
     def look(self, number):
         """The log at the next look."""
         arrived, self.late = self.late, []
-        for _ in range(LOG_USERS):
+        for _ in range(self.draw.randint(150, 210)):
             arrived += self.visit(self.draw.randrange(2))
         self.draw.shuffle(arrived)
         self.events += arrived
@@ -103,7 +120,7 @@ class Log:
     def visit(self, arm):
         """All events of a new user, some of them twice: the treatment's client sends a third of its clicks again."""
         draw, user = self.draw, f"u-{next(self.numbers):x}"
-        views = draw.randint(30, 50) if draw.random() < 0.2 else draw.randint(1, 3)  # one in five is a regular
+        views = draw.randint(30, 50) if self.has_regulars and draw.random() < 0.2 else draw.randint(1, 3)  # one in five is a regular
         chance = self.scale * (0.95 if draw.random() < self.eager[arm] else 0.05)
         clicks = sum(draw.random() < chance for _ in range(views))
         for what, n in (("users", 1), ("views", views), ("clicks", clicks)):
@@ -120,9 +137,9 @@ def new_id(draw, letter):
 
 def watch_sums(user, batch):
     """All looks of some experiments, each look's in one request."""
-    kinds, truths = [e.kind for e in batch], [e.truth for e in batch]
+    names, kinds, truths, shares = zip(*((e.name, e.kind, e.truth, e.share) for e in batch), strict=True)
     for number in range(1, LOOKS + 1):
-        context = {"look": number, "experiments": [e.name for e in batch], "kinds": kinds, "truths": truths}
+        context = {"look": number, "experiments": names, "kinds": kinds, "truths": truths, "shares": shares}
         user.ask("/looks", {"looks": [e.look(number) for e in batch]}, context, partial(has_all, "verdicts", len(batch)))
 
 
@@ -132,14 +149,15 @@ def watch_logs(user, logs):
         for number in range(1, LOG_LOOKS + 1):
             body = log.look(number)
             counts = {arm: dict(counts) for arm, counts in log.counts.items()}
-            user.ask("/logs", body, {"look": number, "log": log.name, "kind": log.kind, "counts": counts}, has_log_verdict)
+            context = {"look": number, "log": log.name, "kind": log.kind, "truth": log.truth, "counts": counts}
+            user.ask("/logs", body, context, has_log_verdict)
 
 
 def watch_newborns(user):
     """Experiments of which hardly anything is known."""
     draw = random.Random(f"{plan.seed}/newborns")
     for users, buyers in [((0, 0), (0, 0)), ((3, 0), (0, 0)), ((0, 2), (0, 0)), ((2, 3), (0, 0)), ((1, 1), (1, 1)), ((3, 2), (3, 2))]:
-        born = Experiment(new_id(draw, "exp"), "effect")
+        born = Experiment(new_id(draw, "exp"), "effect", 0.5, (100,))
         user.ask("/looks", {"looks": [born.body(1, users, buyers)]}, {"newborn": f"{users} users, {buyers} buyers"}, is_undecided)
     view = [new_id(draw, "e"), new_id(draw, "u"), "treatment", "view"]
     for arrived in ([], [view]):
@@ -171,13 +189,18 @@ def is_undecided(answer):
     return answer.get("verdicts", [answer.get("verdict")]) == ["undecided"]
 
 
+def deal(draw, groups):
+    """What each experiment is, in an order that tells nothing: neither does a name, nor whom it is asked with."""
+    dealt = [group for *group, n in groups for _ in range(n)]
+    draw.shuffle(dealt)
+    return dealt
+
+
 def draw_errands():
     """What the analysts have to do, in parts."""
     draw = random.Random(plan.seed)
-    running = [Experiment(new_id(draw, "exp"), kind) for kind, n in KINDS.items() for _ in range(n)]
-    draw.shuffle(running)  # so that no batch tells what is in it
-    logs = [Log(new_id(draw, "exp"), kind) for kind, n in LOGS.items() for _ in range(n)]
-    draw.shuffle(logs)
+    running = [Experiment(new_id(draw, "exp"), *group) for group in deal(draw, GROUPS)]
+    logs = [Log(new_id(draw, "exp"), *group) for group in deal(draw, LOG_GROUPS)]
     people = [new_id(draw, "u") for _ in range(ASSIGNED)]
     planned = [(new_id(draw, "exp"), share) for share in draw.sample(SHARES, len(SHARES))]
     return [

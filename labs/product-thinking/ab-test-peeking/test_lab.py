@@ -1,4 +1,4 @@
-"""A/B tests: what 812 experiments of which the kit knows the truth were called at each look, and who was given which variant."""
+"""A/B tests: what 840 experiments of which the kit knows the truth were called at each look, and who was given which variant."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -8,20 +8,21 @@ from math import sqrt
 import pytest
 
 USERS = 20
-RUNNING, LOGGED, ASSIGNED = 760, 52, 10  # experiments
+RUNNING, LOGGED, ASSIGNED = 760, 80, 10  # experiments
 LAST_LOOK, LAST_LOG_LOOK = 40, 2
 CALLED = ("better", "worse")
 SILENT_S = 9  # without an answer for so long: the users give up after 10 s
 
 # Each limit comes with the chance that a right design crosses it, from exact binomial tails; the debrief has the table. In all it is below 1e-4.
 FALSE_CALLS = 60  # of 600; at a true rate of 5.5% (5%, and what the normal approximation adds) crossed with 4e-6
+FALSE_CALLS_UNEVEN = 24  # of 150; at 5.5%, 7e-7
 MISSED = 24  # of 60; at a power of 86%, 2e-7
-MISSED_IN_LOGS = 6  # of 12; at a power of 95%, 5e-7
+MISSED_IN_LOGS = 6  # of 20; at a power of 97%, 1e-6
 LATE = 10  # of 40; at a power of 95% by half time, 3e-6
 UNNOTICED = 10  # of 60; at a power of 98%, 3e-8
 CALLED_THOUGH_BROKEN = 30  # of 60; at 20%, 5e-8
-FALSE_FLAGS = 24  # of 752; at a true rate of 1.1%, 2e-6
-FALSE_CALLS_IN_LOGS = 12  # of 40; at a true rate of 7%, 2e-6
+FALSE_FLAGS = 24  # of 780; at a true rate of 1.1%, 3e-6
+FALSE_CALLS_IN_LOGS = 15  # of 60; at a true rate of 7%, 3e-6
 SIGMAS = 6  # at most 1e-8 for each of 10 shares and of 45 pairs, 2e-7 for all
 
 
@@ -31,6 +32,7 @@ class Story:
 
     kind: str
     truth: str
+    share: float
     verdicts: dict = field(default_factory=dict)  # look -> verdict
 
     @property
@@ -54,11 +56,11 @@ class Year:
         for record in self.load.history.where(lambda r: "said" in r.context):  # those that were right
             context, body = record.context, record.context["said"]
             if "experiments" in context:
-                for name, kind, truth, verdict in zip(context["experiments"], context["kinds"], context["truths"], body["verdicts"], strict=True):
-                    self.running.setdefault(name, Story(kind, truth)).verdicts[context["look"]] = verdict
+                columns = (context[key] for key in ("experiments", "kinds", "truths", "shares"))
+                for name, kind, truth, share, verdict in zip(*columns, body["verdicts"], strict=True):
+                    self.running.setdefault(name, Story(kind, truth, share)).verdicts[context["look"]] = verdict
             elif "log" in context:
-                truth = "better" if context["kind"] == "button" else "undecided"
-                self.logged.setdefault(context["log"], Story(context["kind"], truth)).verdicts[context["look"]] = body["verdict"]
+                self.logged.setdefault(context["log"], Story(context["kind"], context["truth"], 0.5)).verdicts[context["look"]] = body["verdict"]
                 self.counts.append((context["log"], context["look"], context["counts"], body))
             elif "assigned" in context:
                 self.shares[context["assigned"]] = context["share"]
@@ -120,19 +122,24 @@ def test_the_contract_holds(year, lab):
 
 
 def test_placebos_are_not_called(year, lab):
-    """Of 600 experiments without any effect at most 60 are called better or worse, at any of their 40 looks.
+    """Of 600 experiments without any effect at most 60 are called better or worse, at any of their 40 looks; of 150 that treat a tenth at most 24.
 
-    Why: a test that is wrong in 5% of the cases when it is made once is wrong far more often when it is made at every look, until it says yes.
+    Why: a test that is wrong in 5% of the cases when it is made once is wrong far more often when it is made at every look, until it says yes;
+    and a small arm's error is larger than half of all users would have.
     """
     require_sums(year, lab)
     placebos = year.of_kind("placebo")
     called = [story.call[0] for story in placebos if story.call[0]]
     seen = f"{len(called)} of {len(placebos)} experiments without an effect were called better or worse, {called.count(1)} of them at the first look"
     lab.at_most(len(called), FALSE_CALLS, seen, "placebos called")
+    uneven = [story for story in placebos if story.share < 0.5]
+    called = sum(story.call[0] is not None for story in uneven)
+    seen = f"{called} of {len(uneven)} experiments without an effect that treat a tenth of the users were called better or worse"
+    lab.at_most(called, FALSE_CALLS_UNEVEN, seen, "uneven placebos called")
 
 
 def test_effects_are_found(year, lab):
-    """Of 60 experiments with an effect at most 24 are not called, and rightly, by their last look; of 12 logs with one at most 6.
+    """Of 60 experiments with an effect at most 24 are not called, and rightly, by their last look; of 20 logs with one at most 6.
 
     Why: whoever guards too much against false calls makes no true ones.
     """
@@ -161,7 +168,8 @@ def test_large_effects_are_called_early(year, lab):
 def test_broken_experiments_are_found(year, lab):
     """Of 60 experiments that lose users of one arm at most 10 are not called broken at their last look, and at most 30 were called better or worse.
 
-    Why: nobody compares the numbers of users with the plan (a sample ratio mismatch), and who is missing is not like who is there.
+    Why: nobody compares the numbers of users with the plan (a sample ratio mismatch), or only when a winner has shipped, and who is missing is not
+    like who is there.
     """
     require_sums(year, lab)
     stories = [story for story in year.of_kind("broken") if LAST_LOOK in story.verdicts]
@@ -173,7 +181,7 @@ def test_broken_experiments_are_found(year, lab):
 
 
 def test_sound_experiments_are_not_broken(year, lab):
-    """Of 752 experiments that lose nobody at most 24 are called broken, at any of their looks.
+    """Of 780 experiments that lose nobody at most 24 are called broken, at any of their looks.
 
     Why: the numbers of users are tested at every look as well, or against another split than the planned one.
     """
@@ -237,7 +245,7 @@ def overlap_error(year, one, other):
 
 
 def test_users_are_counted_not_events(year, lab):
-    """Of 40 logs without any effect at most 12 are called better or worse.
+    """Of 60 logs without any effect at most 15 are called better or worse.
 
     Why: a regular's fifty views are taken for fifty observations, but they say little more than one of them.
     """
