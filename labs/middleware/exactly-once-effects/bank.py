@@ -1,18 +1,21 @@
 """The bank behind the workers: pays whatever it is sent, once for each key. A large payment waits for a person, some ask for another try."""
 
 import random
+from collections import Counter
 
 from starlette.responses import JSONResponse
 
 from runner.peer import Peer
 
 BUSY_SHARE = 0.06
+FAILURES = 4  # in a row, for a payment that falters
 
-# slow: references that a person looks at, until they are in `seen`; closed, broken: accounts.
+# slow: references that a person looks at, until they are in `seen`; faltering: references, too; closed, broken: accounts.
 # catch: the answer to the next payment is kept, unless one of these workers asks; released: calls that nobody waits for any more.
-peer = Peer(slow=[], seen=[], closed=[], broken=[], catch=None, released=[])
+peer = Peer(slow=[], seen=[], faltering=[], closed=[], broken=[], catch=None, released=[])
 answered: set[str] = set()  # keys
 known: set[str] = set()  # references
+failures: Counter[str] = Counter()  # by reference
 draw = random.Random(peer.seed)
 
 
@@ -21,6 +24,12 @@ def is_busy(reference):
     is_new = reference not in known
     known.add(reference)
     return is_new and random.Random(f"{peer.seed} {reference}").random() < BUSY_SHARE
+
+
+def falters(reference):
+    """Whether this payment fails once more."""
+    failures[reference] += 1
+    return failures[reference] <= FAILURES
 
 
 async def keep(call):
@@ -39,9 +48,9 @@ def refuse(reference, account):
     """The answer to what cannot be paid now or ever, else None."""
     if account in peer.state["closed"]:
         return JSONResponse({"detail": "this account is closed"}, status_code=422)
-    if account in peer.state["broken"]:
+    if account in peer.state["broken"] or (reference in peer.state["faltering"] and falters(reference)):
         return JSONResponse({"detail": "internal error"}, status_code=500)
-    if reference not in peer.state["slow"] and is_busy(reference):
+    if reference not in peer.state["slow"] + peer.state["faltering"] and is_busy(reference):
         return JSONResponse({"detail": "try again"}, status_code=503)
     return None
 
