@@ -326,7 +326,7 @@ class Answer:
         """The body as JSON; None when it is not JSON."""
         try:
             return json.loads(self.text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 

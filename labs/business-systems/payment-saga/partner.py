@@ -85,6 +85,8 @@ async def do(request, call):
     try:
         body = await request.json()
         what = {part: body[part] for part in PARTS[role]}
+        if any(type(value) is not (int if part == "amount" else str) for part, value in what.items()):
+            raise TypeError
     except (ValueError, TypeError, KeyError):
         return JSONResponse({"detail": f"send {', '.join(PARTS[role])}"}, status_code=422)
     reference, key = what["reference"], request.headers.get("idempotency-key") or f"call {call['n']}"

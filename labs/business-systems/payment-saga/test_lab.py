@@ -162,7 +162,7 @@ def draw_orders(lab, day):
 
 
 def kill_when(lab, day, what, *, both=False):
-    """A replica dies at this point of an order whose shopper leaves, or both of them do; the dead."""
+    """One replica dies at this point of an order whose shopper leaves, or both do. Returns the names of the dead."""
     name, method = DEATHS[what]
     fate = ("shipping", "refused") if method == "DELETE" else None
     leaves = (key for key, order in day.orders.items() if order["habit"] == "leaves" and key not in day.deaths)
@@ -195,7 +195,8 @@ def day(lab):
     with lab.load(users=10, endless=True, at_most_s=80, plan={"orders": list(day.orders.values())}) as day.load:
         day.load.until(lambda: len(day.look("bank")) >= CALM, f"{CALM} requests to the bank", at_most_s=20)
         for what in deaths:
-            lab.restart(*kill_when(lab, day, what))
+            for replica in kill_when(lab, day, what):
+                lab.restart(replica)
         day.load.until(lambda: len({c.get("reference") for c in day.look("bank")}) >= MANY, f"{MANY} orders at the bank", at_most_s=40)
         dead = kill_when(lab, day, last, both=True)
     lab.mark("the shoppers have gone home")

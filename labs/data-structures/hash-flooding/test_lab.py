@@ -1,4 +1,4 @@
-"""Hash flooding: what lists of one kind after the other cost, by the kernel's word; then eight gates at work, and a laptop that joins them."""
+"""Hash flooding: what lists of one kind after the other cost, by the kernel; then eight gates beside long lists, which later are a laptop's."""
 
 import json
 import math

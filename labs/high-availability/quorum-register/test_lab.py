@@ -346,7 +346,7 @@ def test_the_minority_acknowledges_nothing(store, lab):
     """
     lab.require(store.cut_ns, f"the run did not come so far: {store.load.missed} did not come")
     writes = [r for r in store.load.history if r.method == "PUT" and r.replica in store.minority and r.start_ns > store.cut_ns]
-    writes = [r for r in writes if not store.healed_ns or r.end_ns < store.healed_ns]
+    writes = [r for r in writes if r.end_ns < store.healed_ns]
     done = [r for r in writes if r.status == 200]
     assert not done, f"{len(done)} of {len(writes)} writes to nodes that were cut off were answered with 200, the first by app-{done[0].replica}"
     lab.require(len(writes) >= 3, f"only {len(writes)} writes came to the nodes that were cut off")
@@ -365,7 +365,6 @@ def test_the_nodes_converge(store, lab):
         shown = ", ".join(f"app-{n} {value}" for n, value in values.items())
         assert len(set(values.values())) == 1, f"setting {key}, {SYNCED_WITHIN_S + SLACK_S:g} s after the last request: {shown}"
         assert set(values.values()) == {newest}, f"setting {key}: a read says {newest}, the nodes have {shown}"
-    lab.require(store.healed_ns, "the two halves were never whole again")
 
 
 def test_no_reader_goes_back_in_time(store, lab):

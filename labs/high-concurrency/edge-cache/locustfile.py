@@ -158,7 +158,7 @@ class Attacker(Visitor):
             poison = poisons[turn % len(poisons)]
             self.get("/", "attack", ("/",), headers=poison, replica=replica)  # the watchers are its victims
             self.get(f"/p/{name}", "attack", (f"/{name}",), headers=poison, replica=replica)
-            self.get(f"/p/{name}", "victim", (f"/{name}",), evil=evil, replica=replica)
+            self.get(f"/p/{name}", "victim", (f"/{name}",), replica=replica)
 
             if turn % 2:  # an image with two widths; then with the first of them alone
                 self.get(f"/img/{name}.webp?w=320&q=80&w=1280", "attack", replica=replica)
@@ -167,6 +167,6 @@ class Attacker(Visitor):
             # A member follows a link that the attacker has made; then the attacker asks for the same address.
             lure = f"/account/{evil}{LURES[turn % len(LURES)]}"
             self.get(lure, "lure", headers={"Cookie": f"session={evil}"}, me=evil, replica=replica)
-            self.get(lure, "thief", evil=evil, replica=replica)
+            self.get(lure, "thief", replica=replica)
             self.rest(0.15)
         raise StopUser

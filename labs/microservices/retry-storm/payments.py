@@ -1,4 +1,4 @@
-"""The payment provider, by gRPC. The scenario decides whether it is well, has blips, is slow for some orders, or is out."""
+"""The payment provider, by gRPC. The scenario decides whether it is well, has blips, is slow for some, or is out."""
 
 import asyncio
 from hashlib import sha256
@@ -38,7 +38,8 @@ def slowness_s(key, step):
 
 def is_blip(key):
     """Whether this quote is refused: about one in 20 calls, a quote alone and an order's in turn, and never the same key twice."""
-    if mill["since_blip"] < BLIP_EVERY or not key.startswith("qo"[len(blipped) % 2]) or not is_customers(key) or key in blipped:
+    whose = "o" if len(blipped) % 2 else "q"  # an order's quote and a quote alone in turn
+    if mill["since_blip"] < BLIP_EVERY or not key.startswith(whose) or not is_customers(key) or key in blipped:
         return False
     mill["since_blip"] = 0
     blipped.add(key)

@@ -18,7 +18,7 @@ GRACE_S = 2.0
 JUDGED_S = 1.0
 LATE_NS = 400_000_000  # how long the news may take that a customer has given up
 SILENT_S = 2.0  # who has no answer so long after his time was over gets none
-STALL_S = 0.2  # half of what is left of a hasty customer's time, and half of LATE_NS
+STALL_S = 0.2  # half of LATE_NS, and a third of the shortest patience
 
 
 @dataclass

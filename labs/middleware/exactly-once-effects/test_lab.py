@@ -159,7 +159,9 @@ def pay_slowly(lab, payday):
 
     payday.load.until(are_paid, "credits in other partitions")
     late = payday.unpaid(probes)
-    one, other, *_ = sorted(lab.random.sample(list(probes), len(probes)), key=lambda probe: probe in late)
+    order = lab.random.sample(list(probes), len(probes))
+    order.sort(key=lambda probe: probe in late)  # those that are paid come first
+    one, other = order[:2]
     payday.put(probes[one], rewrite(payday.published[one]))
     payday.publish(probes[one], {**payday.published[one], "id": payday.draw_credit()["id"]})  # as much to the same account: another credit
     payday.publish_faltering(probes[other])
@@ -208,7 +210,7 @@ def kill_beside_slow_payments(lab, payday):
     large = [partition for name, partition in probes.items() if payer[name] == holder][:2]
     names = [payday.publish_slow(partition) for partition in large]
     asking = payday.load.until(lambda: {c["replica"] for name in names for c in payday.attempts(name)}, "another large payment", at_most_s=6)
-    victim = lab.random.choice([worker for worker in WORKERS if worker not in asking])
+    victim = lab.random.choice([worker for worker in WORKERS if worker not in asking] or WORKERS)
     lab.kill(victim)
     try:
         payday.await_takeover([victim], [n for n in range(PARTITIONS) if n not in large])

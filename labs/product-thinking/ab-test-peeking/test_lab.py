@@ -125,7 +125,7 @@ def test_placebos_are_not_called(year, lab):
     """Of 600 experiments without any effect at most 60 are called better or worse, at any of their 40 looks; of 150 that treat a tenth at most 24.
 
     Why: a test that is wrong in 5% of the cases when it is made once is wrong far more often when it is made at every look, until it says yes;
-    and a small arm's error is larger than half of all users would have.
+    and the error of a small arm is larger than that of half of the users.
     """
     require_sums(year, lab)
     placebos = year.of_kind("placebo")

@@ -123,7 +123,8 @@ def session_rewritten(world, draw, person):
     by = person if is_his and person["role"] == "member" else draw.choice([p for p in world.people if p is not person])
     header, claims, signature = take_apart(world.shown[by["sub"]])
     claims |= {"role": "admin"} if by is person else person_claims(person)
-    header |= {} if is_signed else {"alg": "none"}
+    if not is_signed:
+        header["alg"] = "none"
     return write_token(header, claims, lambda _: signature if is_signed else b"")
 
 

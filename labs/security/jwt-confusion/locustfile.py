@@ -114,7 +114,7 @@ class Client(FastHttpUser):
         with self.client.request(method, path, json=body, headers=headers, name=name, context=context, catch_response=True) as answer:
             try:
                 found = answer.json() if answer.content else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 found = None
             if answer.status_code and is_right(answer.status_code, found):
                 answer.success()
@@ -266,7 +266,7 @@ class Attacker(Client):
         name, is_right = (f"twin of {shot.attack}", is_served(context)) if shot.is_twin else (shot.attack, is_refused)
         self.send(request.method, request.path, request.token, request.body, name=name, context=context, is_right=is_right)
         for person in request.lookers:
-            self.look_for(invoice, person)
+            self.look_for(request.context["invoice"], person)
 
     def look_for(self, invoice, person):
         """Who sees an invoice, now that it was attacked? Whether he may, the checks ask."""

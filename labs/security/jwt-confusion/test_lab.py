@@ -55,7 +55,7 @@ class Day:
         return {*self.creators, *(str(r.context["amount"]) for r in self.load.history if "amount" in r.context)}
 
     def find_leaks(self, aim):
-        """The attacks whose answer, of whatever status, holds an id or an amount that they have not named themselves."""
+        """The attacks whose answer, of whatever status, is JSON and holds an id or an amount that they have not named themselves."""
 
         def told(r):
             return self.untold.intersection(re.findall(r"[\w-]+", json.dumps(r.body))) - {r.context["invoice"], str(r.context.get("amount"))}
@@ -140,7 +140,7 @@ def test_the_contract_holds(day, lab):
 
 
 def test_no_forged_token_opens(day, lab):
-    """No token opens anything that the IdP did not sign, or signed for somebody else, for another time, or for another service.
+    """No token opens anything that the IdP did not sign, or signed for somebody else, another time or another service; and no refusal tells anything.
 
     Why: the token itself is asked how it is to be checked, or what it says is not checked at all.
     """
@@ -205,7 +205,7 @@ def test_nobody_reaches_what_is_foreign(day, lab):
         assert r.status == 200 or not may, f"{invoice} is gone for {r.context['sub']}, and none of its people deleted it"
         assert r.status == 404 or may, f"{r.context['sub']} sees {invoice} now, which is not his, or another tenant's"
         amount = r.body.get("amount") if isinstance(r.body, dict) else None
-        assert amount in amounts[invoice] or r.status != 200, f"{invoice} has the amount {amount}, which none of its people gave it"
+        assert r.status != 200 or amount in amounts.get(invoice, ()), f"{invoice} has the amount {amount}, which none of its people gave it"
     day.require_shots("access", ACCESS_ATTACKS, is_twin=False)
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from math import ceil, inf, isfinite
+from math import ceil, inf
 from statistics import mean
 
 import pytest
@@ -86,8 +86,8 @@ def true_report(log, days):
 
 
 def error_of(reported, true):
-    """Relative; infinite for what is no number."""
-    if not isinstance(reported, int | float) or not isfinite(reported):
+    """Relative; infinite for what is no number, or none that a float can hold."""
+    if not isinstance(reported, int | float) or not abs(reported) < 1e300:
         return inf
     return abs(reported - true) / true if true else inf if reported else 0.0
 
@@ -115,7 +115,7 @@ def test_the_contract_holds(year, lab):
     ahead = [c for c in plans if c["world"] in year.worlds and c["start_ns"] < first_asked.get((c["world"], c["tick"]), inf)]
     seen = f", such as day {ahead[0]['tick']} of {ahead[0]['world']}" if ahead else ""
     assert not ahead, f"{len(ahead)} of {len(plans)} days were worked before they were asked for{seen}"
-    lab.require(not year.load.is_cut_short, "the load did not come to its end within 90 s")
+    assert not year.load.is_cut_short, "the teams' years did not come to their end within 90 s"
     open_years = [f"{name} stands at day {world.tick}" for name, world in year.worlds.items() if not world.is_over]
     assert year.worlds, "no team's year was begun"
     assert not open_years, f"of {TEAMS} years {len(open_years)} did not come to their end: {open_years[0]}"
