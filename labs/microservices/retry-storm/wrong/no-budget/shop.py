@@ -23,7 +23,7 @@ async def ask_orders(method, key, timeout_ms):
     try:
         return {"id": key, "price": await ask(method, key, timeout_ms / 1000)}
     except grpc.aio.AioRpcError as error:
-        raise HTTPException(STATUS.get(error.code(), 500), error.details()) from error
+        raise HTTPException(STATUS.get(error.code(), 504), error.details()) from error
 
 
 @app.get("/quotes/{key}")

@@ -26,7 +26,7 @@ async def ask_orders(method, key):
     try:
         return {"id": key, "price": await ask(method, key, TIMEOUT_S)}
     except grpc.aio.AioRpcError as error:
-        raise HTTPException(STATUS.get(error.code(), 500), error.details()) from error
+        raise HTTPException(STATUS.get(error.code(), 504), error.details()) from error
 
 
 @app.get("/quotes/{key}")
