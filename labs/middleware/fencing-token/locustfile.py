@@ -1,4 +1,4 @@
-"""Twelve clerks add lines to five invoices. Who is told to try again, does so a moment later with the same line."""
+"""Twelve clerks add lines to five invoices. Who is told to try again, does so a moment later with the same line; so does who has lost the answer."""
 
 import itertools
 import random
@@ -6,6 +6,8 @@ import random
 from locust import FastHttpUser, task
 
 from runner.pacing import ending, read_plan
+
+LOST = 0.2  # of the answers with 200, on their way to the clerk
 
 plan = read_plan(seed=0, run="demo", invoices=["1", "2", "3", "4", "5"])
 draw = random.Random(plan.seed)
@@ -18,6 +20,11 @@ class Clerk(FastHttpUser):
     @task
     def add_line(self):
         invoice, line = draw.choice(plan.invoices), f"{plan.run}-{next(numbers)}"
+        self.ask(invoice, line)
+        if draw.random() < LOST:
+            self.ask(invoice, line)
+
+    def ask(self, invoice, line):
         context = {"invoice": invoice, "line": line}
         while not ending.is_set():
             answer = self.client.post(f"/invoices/{invoice}/lines", json={"line": line}, name="/invoices/[id]/lines", context=context)

@@ -16,8 +16,8 @@ CALM_WRITES = 40
 CALM_WITHIN_S = 10
 TAKEN_WITHIN_S = 5.0
 AHEAD_S = 4.0  # how far the clock of one worker is ahead
-HELD_S = 1.2  # how long the kit keeps the page of the one who took over, at the renderer
-SLOWEST_PAGE_S = 1.5
+HELD_S = 1.4  # how long the kit keeps the page of the one who took over, at the renderer
+SLOWEST_PAGE_NS = 1_500_000_000
 SETTLED_NS = 1_000_000_000  # so long after a stop is over, answers to what waited for it may still be 503
 
 
@@ -50,6 +50,7 @@ class Desk:
         self.calm_end_ns = 0
         self.stops = []
         self.held_s = 0.0
+        self.morning = None  # the status of the answer after a quiet night
 
     def writes(self, key):
         return [c for c in self.storage.calls() if c["method"] == "PUT" and c["end_ns"] and c.get("key") == key]
@@ -113,7 +114,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk(lab):
-    """After 40 writes a holder stands still and its write is late; then one stands still before its write; then one dies."""
+    """After 40 writes a holder stands still and its write is late; then one stands still before its write; then one dies, and its write is late."""
     keys = [str(n) for n in lab.random.sample(range(1000, 10_000), INVOICES)]
     lab.skew(lab.random.choice(lab.replicas), AHEAD_S)
     with lab.load(users=USERS, endless=True, plan={"run": f"run-{lab.random.randrange(10**6)}", "invoices": keys}) as load:
@@ -124,6 +125,8 @@ def desk(lab):
         delay_a_write(desk, late)
         stop_a_holder(desk, slow)
         kill_a_holder(desk, dead)
+    if not load.missed:
+        pass_a_night(desk)
     return desk
 
 
@@ -136,9 +139,7 @@ def delay_a_write(desk, key):
             desk.await_taker(stop)
             desk.load.until(lambda: is_overtaken(desk, stop), "another worker's write", at_most_s=4)
             stop.overtaken = True
-            desk.storage.set(released=[call["n"]])
-            desk.lab.mark("the late write arrives")
-            desk.lab.until(lambda: any(c["n"] == call["n"] for c in desk.writes(key)), at_most_s=2)
+            let_it_arrive(desk, call)
 
 
 def is_overtaken(desk, stop):
@@ -165,17 +166,41 @@ def seconds_since(call):
 
 
 def kill_a_holder(desk, key):
-    """A holder dies while its page is rendered."""
-    with desk.caught(desk.renderer, key) as caught:
-        call = desk.load.until(caught, "a page of an invoice", at_most_s=5)
+    """A holder dies while its write is on its way; it arrives when the next holder has read the invoice and waits for its page."""
+    with desk.caught(desk.storage, key) as caught:
+        call = desk.load.until(caught, "a write of an invoice", at_most_s=5)
         stop = Stop(call["replica"], key, time.monotonic_ns())
         desk.stops.append(stop)
         desk.lab.kill(stop.worker)
-    desk.await_taker(stop)
+        with desk.caught(desk.renderer, key, other_than=stop.worker) as next_caught:
+            desk.await_taker(stop)
+            desk.load.until(next_caught, "the next holder's page", at_most_s=2)
+            stop.overtaken = True
+            let_it_arrive(desk, call)
+
+
+def let_it_arrive(desk, call):
+    """A write that the kit has kept reaches the store."""
+    desk.storage.set(released=[call["n"]])
+    desk.lab.mark("the late write arrives")
+    desk.lab.until(lambda: any(c["n"] == call["n"] for c in desk.writes(call["key"])), at_most_s=2)
+
+
+def pass_a_night(desk):
+    """Nobody asks for anything, so all that expires in Redis and is no lease has expired; then the invoice with the most writes gets a line."""
+    with desk.lab.redis() as client:
+        for name in client.scan_iter():
+            if client.pttl(name) > TAKEN_WITHIN_S * 1000:
+                client.delete(name)
+    desk.lab.mark("a night has passed")
+    key = Counter(write["key"] for write in desk.accepted()).most_common(1)[0][0]
+    dead = desk.number_of(desk.stops[-1])
+    living = [n for n in range(1, len(desk.lab.replicas) + 1) if n != dead]
+    desk.morning = desk.lab.call("POST", f"/invoices/{key}/lines", {"line": "morning"}, replica=desk.lab.random.choice(living)).status
 
 
 def test_the_contract_holds(desk, lab):
-    """While no worker stands still or has just died, at least 95% of the answers are 200, and 40 writes take 10 s at most; a new line comes last.
+    """While all workers are well, 95% of the answers are 200, and 40 writes take 10 s at most; a quiet night does no harm; a new line comes last.
 
     Why: a worker gives up where it could wait for its turn, keeps the lock when its turn is over, or is refused by the storage again and again.
     """
@@ -192,6 +217,8 @@ def test_the_contract_holds(desk, lab):
     wrong = [r for r in asked if r.status != 200]
     kinds = Counter(f"status {r.status}" for r in wrong).most_common(3)
     lab.at_most(len(wrong) / len(asked), 0.05, f"{len(wrong)} of {len(asked)} answers were not 200: {kinds}", "other answers")
+    lab.require(desk.morning, f"nobody asked for anything after the night: {desk.load.missed} did not come")
+    assert desk.morning == 200, f"after a night in which nobody asked for anything, a new line was answered with {desk.morning}"
 
 
 def test_no_line_is_lost(desk, lab):
@@ -214,7 +241,7 @@ def test_no_line_is_lost(desk, lab):
     early = [r.context for r in done if written_ns[r.context["invoice"], r.context["line"]] > r.end_ns]
     assert not early, f"{len(early)} of {len(done)} lines were answered with 200 before the storage had them, such as {early[0]['line']}"
     overtaken = sum(stop.overtaken for stop in desk.stops)
-    lab.require(overtaken == 2, f"{overtaken} of 2 holders that stood still were overtaken: {desk.load.missed} did not come")
+    lab.require(overtaken == 3, f"{overtaken} of 3 holders that stood still or died were overtaken: {desk.load.missed} did not come")
 
 
 def test_one_worker_at_a_time_renders_an_invoice(desk, lab):
@@ -227,12 +254,10 @@ def test_one_worker_at_a_time_renders_an_invoice(desk, lab):
     for stop in desk.stops:
         had = desk.had(stop)
         calls = [c for c in calls if not stop.covers(c, had, written_ns)]
-    sections = [Section(c["key"], c["start_ns"], c["end_ns"], c["replica"]) for c in calls]
+    sections = [Section(c["key"], c["start_ns"], min(c["end_ns"], c["start_ns"] + SLOWEST_PAGE_NS), c["replica"]) for c in calls]
     lab.require(len(sections) >= CALM_WRITES / 2, f"only {len(sections)} pages were rendered by workers that were well")
     lab.require_calm(desk.load)  # leases run out while a machine stands still
     overlaps = find_overlaps(sections)
-    is_as_said = desk.held_s <= SLOWEST_PAGE_S
-    lab.require(is_as_said or not overlaps, f"the kit kept a page for {desk.held_s:.2f} s, which is longer than the contract says")
     assert not overlaps, f"invoice {overlaps[0]} ({len(overlaps)} of {INVOICES} invoices)"
     lab.require(desk.held_s, f"no page took long: {desk.load.missed} did not come")
 

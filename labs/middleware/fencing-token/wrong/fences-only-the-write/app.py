@@ -1,4 +1,4 @@
-# bug: reads without the token, so an earlier holder can still write between a later holder's read and its write
+# bug: reads without the token and writes only while its lease lasts, so a write that is late gets in between a later holder's read and its write
 """Adds lines to invoices: reads the whole invoice, has it rendered, and writes it back, under a lock for each invoice."""
 
 import asyncio
@@ -60,12 +60,14 @@ async def ask(request) -> dict:
     return answer.raise_for_status().json()
 
 
-async def add_as_holder(invoice: str, line: str, token: int) -> None:
+async def add_as_holder(invoice: str, line: str, token: int, lease_end: float) -> None:
     lines = (await ask(storage.get(f"/invoices/{invoice}")))["lines"]
     if line in lines:
         return  # by an earlier try
     lines.append(line)
     page = (await ask(renderer.post("/pages", json={"invoice": invoice, "lines": lines})))["page"]
+    if time.monotonic() > lease_end:
+        raise Overtaken
     await ask(storage.put(f"/invoices/{invoice}", json={"lines": lines, "page": page, "token": token}))
 
 
@@ -73,8 +75,9 @@ async def add_as_holder(invoice: str, line: str, token: int) -> None:
 async def add_line(invoice: str, new: NewLine) -> dict:
     for _ in range(TRIES):
         token = await acquire(invoice)
+        lease_end = time.monotonic() + LEASE_MS / 1000
         try:
-            await add_as_holder(invoice, new.line, token)
+            await add_as_holder(invoice, new.line, token, lease_end)
         except Overtaken:
             continue  # nothing was written: once more, as a new holder
         except httpx.HTTPError as error:
