@@ -279,7 +279,7 @@ class Run:
         self.mark(f"restarted {name}")
 
     def threads(self, name: str) -> int:
-        """How many threads of the operating system a process has now, by the kernel."""
+        """How many threads of the operating system a process and all below it have now, by the kernel."""
         return self.stack.threads(name)
 
     def cpu_s(self, name: str) -> float:

@@ -97,7 +97,7 @@ class Stack(Protocol):
         """Go on after `pause`; nothing happens when it was not paused, or has ended."""
 
     def threads(self, name: str) -> int:
-        """How many threads of the operating system it has now, by the kernel."""
+        """How many threads of the operating system it and all below it have now, by the kernel; 0 when it has ended."""
 
     def cpu_s(self, name: str) -> float | None:
         """Seconds of CPU, user and system, that it and all below it have used since its start, by the kernel; None when it has ended."""

@@ -1,4 +1,4 @@
-"""What processes of this machine have cost, by its kernel."""
+"""What processes of this machine have cost and hold, by its kernel."""
 
 import contextlib
 
@@ -20,3 +20,16 @@ def cpu_of(pid: int) -> float | None:
         return used + sum(process.cpu_times()[:4])  # user, system, and both of the children that it has waited for
     except psutil.NoSuchProcess:
         return None
+
+
+def threads_of(pid: int) -> int:
+    """How many threads a process and all below it have now; 0 when it has ended."""
+    try:
+        process = psutil.Process(pid)
+        count = int(process.num_threads())
+        for child in process.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                count += int(child.num_threads())
+    except psutil.NoSuchProcess:
+        return 0
+    return count

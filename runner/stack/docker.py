@@ -347,7 +347,7 @@ class DockerStack:
         self._paused.discard(name)
 
     def threads(self, name: str) -> int:
-        """How many threads it has now, as `ps` on the engine's machine tells; 0 when it has ended."""
+        """How many threads its container has now, as `ps` on the engine's machine tells; 0 when it has ended."""
         from docker.errors import APIError
 
         try:

@@ -20,7 +20,7 @@ from runner.services import await_service
 from runner.shims.shift import shift
 from runner.skew import SHIMS
 from runner.stack import NO_WIRES, QUIT_WITHIN_S, Address, Program
-from runner.stack.cpu import cpu_of
+from runner.stack.cpu import cpu_of, threads_of
 from runner.stack.embedded_kafka import KafkaServer
 from runner.stack.embedded_mysql import MysqlServer
 from runner.stack.embedded_redis import RedisServer
@@ -178,11 +178,8 @@ class EmbeddedStack:
         self._process(name).signal(signal.SIGCONT)
 
     def threads(self, name: str) -> int:
-        """How many threads it has now; 0 when it has ended."""
-        try:
-            return int(psutil.Process(self.pid(name)).num_threads())
-        except psutil.NoSuchProcess:
-            return 0
+        """How many threads it and all below it have now; 0 when it has ended."""
+        return threads_of(self.pid(name))
 
     def cpu_s(self, name: str) -> float | None:
         """Seconds of CPU that it and all below it have used since its start, in steps of 10 ms; None when it has ended."""
