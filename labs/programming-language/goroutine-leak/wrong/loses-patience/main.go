@@ -1,4 +1,4 @@
-// bug: as many calls of the library as there are requests: each goroutine costs little, and a thread
+// bug: waits for a slot for two seconds, and then goes on without one
 
 // Search: three index servers are asked at once, and the first that can answer does.
 package main
@@ -13,14 +13,19 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"time"
 
 	"search/lexis"
 )
 
-const servers = 3
+const (
+	servers = 3
+	threads = 16 // words that are being spelled at once; each holds a thread of the operating system
+)
 
 type service struct {
 	index, speller string
+	slots          chan struct{}
 }
 
 type result struct {
@@ -77,6 +82,13 @@ func (s *service) search(w http.ResponseWriter, r *http.Request) {
 
 func (s *service) spell(w http.ResponseWriter, r *http.Request) {
 	word := r.URL.Query().Get("word")
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-time.After(2 * time.Second): // no word takes that long
+	case <-r.Context().Done(): // nobody waits for it any more
+		return
+	}
 	spelling, err := lexis.Spell(s.speller, word)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
@@ -91,7 +103,7 @@ func reply(w http.ResponseWriter, what any) {
 }
 
 func main() {
-	s := &service{os.Getenv("INDEX_URL"), os.Getenv("SPELLER_URL")}
+	s := &service{os.Getenv("INDEX_URL"), os.Getenv("SPELLER_URL"), make(chan struct{}, threads)}
 	http.HandleFunc("GET /search", s.search)
 	http.HandleFunc("GET /spell", s.spell)
 	http.HandleFunc("GET /stuck", func(w http.ResponseWriter, _ *http.Request) { reply(w, stuck()) })

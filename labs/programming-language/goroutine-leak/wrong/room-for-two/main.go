@@ -1,4 +1,4 @@
-// bug: the channel has room for one, and two come too late
+// bug: the channel has room for the two that lose; when the client leaves first, all three do
 
 // Search: three index servers are asked at once, and the first that can answer does.
 package main
@@ -58,7 +58,7 @@ func (s *service) search(w http.ResponseWriter, r *http.Request) {
 	word := r.URL.Query().Get("word")
 	ctx, cancel := context.WithCancel(r.Context()) // which ends when the client leaves
 	defer cancel()                                 // who has lost ends here
-	results := make(chan result, 1)
+	results := make(chan result, servers-1)        // room for those that come late
 	for server := 1; server <= servers; server++ {
 		go func() {
 			answer, err := s.ask(ctx, server, word)
