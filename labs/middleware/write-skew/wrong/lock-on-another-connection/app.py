@@ -1,0 +1,96 @@
+# bug: takes the named lock on another connection, and when the replica dies it is free before the COMMIT has arrived
+"""Who is on call, and who has which operating room."""
+
+import os
+import threading
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import pymysql
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel, Field
+from pymysql.constants import ER
+
+TRIES = 5
+
+app = FastAPI()
+url = urlsplit(os.environ["MYSQL_URL"])
+local = threading.local()
+
+
+class Leave(BaseModel):
+    doctor: str
+
+
+class Booking(BaseModel):
+    id: str
+    starts: int = Field(alias="from")
+    ends: int = Field(alias="to")
+
+
+def connect(use: str) -> pymysql.Connection:
+    """This thread's connection for the work, or for the lock. It begins a transaction by itself, at REPEATABLE READ."""
+    if not hasattr(local, use):
+        connection = pymysql.connect(
+            host=url.hostname, port=url.port, user=url.username, password=url.password, database=url.path.lstrip("/")
+        )
+        setattr(local, use, connection)
+    return getattr(local, use)
+
+
+def in_transaction(name: str, work: Callable[..., bool], *what: object) -> bool:
+    """Do it in one transaction; all of it again when InnoDB has rolled it back for another's sake."""
+    for _ in range(TRIES):
+        connection = connect("work")
+        with connect("lock").cursor() as lock:
+            lock.execute("SELECT GET_LOCK(%s, 30)", (name,))
+            try:
+                with connection.cursor() as cursor:
+                    is_done = work(cursor, *what)
+                connection.commit()
+            except pymysql.MySQLError as error:
+                connection.rollback()
+                if error.args[0] not in (ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT):
+                    raise
+            else:
+                return is_done
+            finally:
+                lock.execute("SELECT RELEASE_LOCK(%s)", (name,))
+    raise HTTPException(503, "busy, try again")
+
+
+@app.post("/shifts/{shift}/leave")
+def leave_shift(shift: int, leave: Leave) -> dict:
+    if not in_transaction(f"shift-{shift}", take_off, shift, leave.doctor):
+        raise HTTPException(409, "nobody else is on call")
+    return {"status": "off call"}
+
+
+@app.post("/rooms/{room}/bookings", status_code=201)
+def book_room(room: int, booking: Booking) -> dict:
+    if not in_transaction(f"room-{room}", book, room, booking):
+        raise HTTPException(409, "the room is taken")
+    return {"status": "booked"}
+
+
+def take_off(cursor: pymysql.cursors.Cursor, shift: int, doctor: str) -> bool:
+    """False when nobody else is on call."""
+    cursor.execute("SELECT doctor FROM on_call WHERE shift_id = %s AND is_on", (shift,))
+    if not {name for (name,) in cursor.fetchall()} - {doctor}:
+        return False
+    cursor.execute("UPDATE on_call SET is_on = FALSE WHERE shift_id = %s AND doctor = %s", (shift, doctor))
+    return True
+
+
+def book(cursor: pymysql.cursors.Cursor, room: int, booking: Booking) -> bool:
+    """False when the room is taken in a part of the time."""
+    cursor.execute("SELECT id FROM bookings WHERE room_id = %s AND starts_at < %s AND ends_at > %s", (room, booking.ends, booking.starts))
+    if cursor.fetchone():
+        return False
+    cursor.execute("INSERT INTO bookings VALUES (%s, %s, %s, %s)", (booking.id, room, booking.starts, booking.ends))
+    return True
+
+
+@app.get("/healthz")
+def healthz() -> dict:
+    return {"ok": True}
