@@ -152,6 +152,7 @@ class DockerStack:
             "LABS_RUN": self.run,
             "LABS_OWNER": self._owner,
             "LABS_HEALTH_INTERVAL": "1h",
+            "LABS_MYSQL_TLS": "",
             "LABS_PUBLISH": self.host,
         }
         for name in names:

@@ -52,6 +52,8 @@ def test_servers_answer_and_come_back_at_their_addresses(stack: DockerStack) -> 
         client.set("a", "b")
     with connect_mysql(stack.address("mysql"), database=None) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE DATABASE kept")
+        cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+        assert cursor.fetchone() == ("Ssl_cipher", ""), "a wire could tell no statements apart"
     for name in SERVICES:
         stack.kill(name)
         assert stack.exit_code(name) == -signal.SIGKILL
