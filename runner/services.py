@@ -264,9 +264,21 @@ def topic_ends(address: Address, topic: str) -> dict[int, int]:
 
 
 def group_offsets(address: Address, group: str) -> dict[tuple[str, int], int]:
-    """The committed offset of each (topic, partition) for which the group has one: the next record it would read."""
+    """The committed offset of each (topic, partition) for which the group has one: the next record it would read.
+
+    Raises MachineError when the group gets no coordinator: while the broker makes the topic of the offsets, it says that this is broker -1.
+    """
+    kafka = load_kafka()
+    deadline = time.monotonic() + ANSWER_WITHIN_S
     with connect_kafka(address) as admin:
-        offsets = admin.list_group_offsets({group: None})[group]
+        while True:
+            try:
+                offsets = admin.list_group_offsets({group: None})[group]
+                break
+            except kafka.errors.UnknownBrokerIdError as error:
+                if time.monotonic() > deadline:
+                    raise MachineError(f"the group {group} had no coordinator within {ANSWER_WITHIN_S:g} s", BUSY_HINT) from error
+            time.sleep(0.05)
         return {(at.topic, at.partition): seen.offset for at, seen in sorted(offsets.items()) if seen.offset >= 0}
 
 
