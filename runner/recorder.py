@@ -169,9 +169,9 @@ class Recorder:
     def abandon(self) -> None:
         """Record what was sent and never reported: without an answer the operation may have happened."""
         for call in self.in_flight.values():
-            is_ok = getattr(call.response, "status_code", 0) and call.response.ok  # answered, and its block left by StopUser, say
-            failed = str(call.broken) if call.broken else None if is_ok else "no answer before the load ended"
-            self.write(call, call.response, failed)
+            # Answered, and its block left by StopUser, say.
+            is_ok = not call.broken and bool(getattr(call.response, "status_code", 0)) and call.response.ok
+            self.write(call, call.response, None if is_ok else "no answer before the load ended")
         self.in_flight.clear()
 
     def watch_stalls(self) -> None:

@@ -278,7 +278,7 @@ def group_offsets(address: Address, group: str) -> dict[tuple[str, int], int]:
             except kafka.errors.UnknownBrokerIdError as error:
                 if time.monotonic() > deadline:
                     raise MachineError(f"the group {group} had no coordinator within {ANSWER_WITHIN_S:g} s", BUSY_HINT) from error
-            time.sleep(0.05)
+            time.sleep(0.05)  # nothing tells when it has one
         return {(at.topic, at.partition): seen.offset for at, seen in sorted(offsets.items()) if seen.offset >= 0}
 
 

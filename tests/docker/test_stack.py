@@ -53,7 +53,7 @@ def test_servers_answer_and_come_back_at_their_addresses(stack: DockerStack) -> 
     with connect_mysql(stack.address("mysql"), database=None) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE DATABASE kept")
         cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
-        assert [row["Value"] for row in cursor.fetchall()] in ([], [""]), "a wire could tell no statements apart"
+        assert [row["Value"] for row in cursor.fetchall()] == [""], "a wire could tell no statements apart"
     for name in SERVICES:
         stack.kill(name)
         assert stack.exit_code(name) == -signal.SIGKILL

@@ -78,7 +78,7 @@ def look_up(place: str, key: str) -> bool | None:
             return None
         if answer.status_code == 200:
             return answer.json()["status"] == "done"
-        time.sleep(0.05)
+        time.sleep(0.05)  # nothing tells when a partner has booked, which is the bug
     return False
 
 
