@@ -18,7 +18,7 @@ from runner.lab import Lab, Submission, read_lab, resolve_submission
 from runner.page import write_page
 from runner.report import INDENT, Report, claim_run_folder, new_run_folder, print_verdict, write_report
 from runner.run import Run, new_seed
-from runner.services import is_lock_wait
+from runner.services import find_complaint
 from runner.verdict import CheckResult, Outcome, decide_verdict, read_promise, read_seen, worst_of
 
 STARTED = time.monotonic()
@@ -221,9 +221,7 @@ def judge_check(item: pytest.Function, error: BaseException | None, *, is_setup:
     result = CheckResult(name=item.name, outcome=Outcome.PASS, promised=promised, why=why, seconds=seconds)
     if error is None:
         return result
-    if is_lock_wait(error):  # those that a lab holds itself it does not wait for
-        hint = "end every transaction, and give back what LOCK TABLES has taken"
-        error = AppError(f"the kit waited in vain for what the app has locked in the database: {error}", hint)
+    error = find_complaint(error) or error  # a lock that a lab holds itself it does not wait for
     seen = str(error).encode("utf-8", "backslashreplace").decode()  # half a surrogate, of bytes that are no text, could not be printed
     if isinstance(error, AssertionError | pytest.fail.Exception) and not is_setup:
         if doubt:

@@ -67,6 +67,7 @@ class Recorder:
         for session in (FastHttpSession, HttpSession):
             self.wrap(session)
         keep_no_copy(LocustUserAgent)
+        LocustUserAgent.redirect_response_codes = frozenset()  # an answer is what the app says, not what stands elsewhere
         events.request.add_listener(self.on_request)
         events.user_error.add_listener(self.on_user_error)
 
@@ -77,6 +78,8 @@ class Recorder:
 
         def recorded_request(session: Any, method: str, url: str, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
             call = Call(recorder.number(session.user), method, url, name or session.request_name, kwargs)
+            if session_class is HttpSession:
+                kwargs["allow_redirects"] = False  # FastHttpSession has it from its agent
             token = recorder.current.set(call)
             try:
                 return request(session, method, url, name, *args, **kwargs)

@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from runner.errors import BUSY_HINT, LabError, MachineError
+from runner.errors import BUSY_HINT, AppError, LabError, MachineError
 from runner.stack import Address, Stack, tail_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ START_WITHIN_S = 60.0
 MYSQL_WITHIN_S = 60.0  # longer than any wait for a lock: what takes longer is a server that hangs
 LOCK_WITHIN_S = 20  # MySQL would wait a day for the table that somebody has locked
 LOCK_WAIT_TIMEOUT = 1205  # its error then
+SCHEMA_CHANGED = (1054, 1146, 1364)  # an unknown column or table, a new column without a default
 
 
 class Service(Protocol):
@@ -170,9 +171,22 @@ def connect_mysql(address: Address, database: str | None = APP, within_s: float 
     )
 
 
-def is_lock_wait(error: BaseException) -> bool:
-    """Whether MySQL says that the kit has waited for a lock in vain."""
-    return type(error).__module__ == "pymysql.err" and error.args[:1] == (LOCK_WAIT_TIMEOUT,)
+def find_complaint(error: BaseException) -> AppError | None:
+    """What the app has done to a server, when a driver's error says so: the kit's own statement could not be served; else None.
+
+    Source: the MySQL 8.4 error reference (1054, 1146, 1205, 1364); Redis, EVAL (BUSY) and its clients' handling (maxclients).
+    """
+    module, number = type(error).__module__, error.args[0] if error.args else None
+    if module == "pymysql.err" and number == LOCK_WAIT_TIMEOUT:
+        hint = "end every transaction, and give back what LOCK TABLES has taken"
+        return AppError(f"the kit waited in vain for what the app has locked in the database: {error}", hint)
+    if module == "pymysql.err" and number in SCHEMA_CHANGED:
+        hint = "leave the columns of schema.sql as they are; one that you add needs a default"
+        return AppError(f"the kit could no longer read or write the lab's tables: {error}", hint)
+    if module == "redis.exceptions" and str(error).startswith(("BUSY ", "max number of clients")):
+        hint = "does a script of the app's never end, or does it never give connections back?"
+        return AppError(f"Redis could not serve the kit any more: {error}", hint)
+    return None
 
 
 def run_script(address: Address, script: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pymysql
 import pytest
 from docker.errors import DockerException
+from redis import ResponseError
 
 from runner.errors import AppError, Inconclusive, LabError, MachineError
 from runner.plugin import MACHINE_HINT, judge_check
@@ -164,6 +165,10 @@ def judge(error: BaseException | None, *, is_setup: bool = False, doubt: str = "
 
 LOCKED = "the kit waited in vain for what the app has locked in the database: (1205, 'Lock wait timeout')"
 LET_GO = "end every transaction, and give back what LOCK TABLES has taken"
+CHANGED = "the kit could no longer read or write the lab's tables: (1364, \"Field 'n' has no default\")"
+LET_BE = "leave the columns of schema.sql as they are; one that you add needs a default"
+BUSY = "Redis could not serve the kit any more: BUSY Redis is busy running a script."
+GIVE_BACK = "does a script of the app's never end, or does it never give connections back?"
 BROKEN = "the lab's own code failed: run it with pytest to see where"
 
 
@@ -182,6 +187,9 @@ BROKEN = "the lab's own code failed: run it with pytest to see where"
         (FileNotFoundError("x"), Outcome.ERROR, "lab", "FileNotFoundError: x", BROKEN),
         (AssertionError("stored: \udcff"), Outcome.FAIL, "", "stored: \\udcff", ""),
         (pymysql.OperationalError(1205, "Lock wait timeout"), Outcome.FAIL, "app", LOCKED, LET_GO),
+        (pymysql.OperationalError(1364, "Field 'n' has no default"), Outcome.FAIL, "app", CHANGED, LET_BE),
+        (ResponseError("BUSY Redis is busy running a script."), Outcome.FAIL, "app", BUSY, GIVE_BACK),
+        (ResponseError("WRONGTYPE of key"), Outcome.ERROR, "lab", "ResponseError: WRONGTYPE of key", BROKEN),
         (pymysql.OperationalError(2013, "gone"), Outcome.ERROR, "lab", "OperationalError: (2013, 'gone')", BROKEN),
         (KeyError("x"), Outcome.ERROR, "lab", "KeyError: 'x'", BROKEN),
     ],

@@ -253,6 +253,40 @@ def test_an_answer_that_cannot_be_decoded_is_none(serve: "Callable[[], Clockwork
     }
 
 
+def move(handler: BaseHTTPRequestHandler) -> None:
+    """Answer with a redirect to a place that cannot be read."""
+    handler.send_response(307)
+    handler.send_header("Location", "http://127.0.0.1:${PORT}/there" if handler.path == "/torn" else "/there")
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+def test_a_redirect_is_not_followed(serve: "Callable[[], Clockwork]", loads: "Loads", monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the app's answer, and may lead anywhere."""
+    clockwork = serve()
+    monkeypatch.setattr(clockwork, "answer", move)
+    locustfile = """
+        from locust import FastHttpUser, HttpUser, task
+        from locust.exception import StopUser
+
+        def visit(user):
+            for path in ("/whole", "/torn"):
+                user.client.get(path)
+            raise StopUser
+
+        class Fast(FastHttpUser):
+            fixed_count = 1
+            tasks = [visit]
+
+        class Slow(HttpUser):
+            fixed_count = 1
+            tasks = [visit]
+    """
+    with loads(locustfile, [clockwork.url], users=2) as load:
+        pass
+    assert sorted((record.path, record.status) for record in load.history) == [("/torn", 307)] * 2 + [("/whole", 307)] * 2
+
+
 def nest(handler: BaseHTTPRequestHandler) -> None:
     """Answer `/50` with so many lists in each other."""
     depth = int(handler.path.removeprefix("/"))

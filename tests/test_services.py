@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pymysql.connections import Connection
 from pymysql.cursors import Cursor
 
 from runner.errors import LabError
-from runner.services import SERVICES, connect_mysql, connect_redis, is_lock_wait
+from runner.services import SERVICES, connect_mysql, connect_redis, find_complaint
 from runner.stack import Address
 from runner.stack.embedded_mysql import MysqlServer
 from runner.stack.embedded_redis import RedisServer
@@ -190,6 +191,34 @@ def test_nobody_is_the_app_without_its_password(redis_address: Address, app: Any
         client.ping()
 
 
+def test_a_redis_that_the_app_keeps_busy_is_its_doing(redis_address: Address) -> None:
+    with connect_redis(redis_address) as kit:
+        limit = kit.config_get("busy-reply-threshold")["busy-reply-threshold"]
+        kit.config_set("busy-reply-threshold", 50)
+        endless = threading.Thread(target=run_for_ever, args=(redis_address,))
+        endless.start()
+        try:
+            with pytest.raises(redis.RedisError) as caught:
+                ask_for_ever(kit)
+        finally:
+            kit.script_kill()
+            endless.join()
+            kit.config_set("busy-reply-threshold", limit)
+    assert "Redis could not serve the kit any more: " in str(find_complaint(caught.value))
+
+
+def ask_for_ever(client: "redis.Redis") -> None:
+    """A question, until one is not answered."""
+    while True:
+        client.get("anything")
+
+
+def run_for_ever(address: Address) -> None:
+    """A script that ends only when it is killed."""
+    with connect_redis(address) as client, pytest.raises(redis.ResponseError, match="killed"):
+        client.eval("while true do end", 0)
+
+
 # MySQL
 
 
@@ -272,9 +301,21 @@ def test_the_kit_does_not_wait_for_ever_for_a_table_that_the_app_has_locked(
         locking.execute("LOCK TABLES seats WRITE")
         with pytest.raises(pymysql.OperationalError) as caught:
             cursor.execute("SELECT * FROM seats")
-        assert is_lock_wait(caught.value)
+        assert "waited in vain" in str(find_complaint(caught.value))
         locking.execute("UNLOCK TABLES")
         assert cursor.execute("SELECT * FROM seats") == 2
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["INSERT INTO bare (id) VALUES (1)", "SELECT gone FROM bare", "SELECT * FROM gone"],
+)
+def test_tables_that_the_app_has_changed_are_its_doing(mysql_address: Address, connection: "Connection[Cursor]", statement: str) -> None:
+    with connection.cursor() as changing, connect_mysql(mysql_address) as kit, kit.cursor() as cursor:
+        changing.execute("CREATE TABLE IF NOT EXISTS bare (id INT, needed INT NOT NULL)")
+        with pytest.raises(pymysql.MySQLError) as caught:
+            cursor.execute(statement)
+        assert "no longer read or write the lab's tables" in str(find_complaint(caught.value))
 
 
 def test_a_server_that_takes_connections_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

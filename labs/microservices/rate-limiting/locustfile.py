@@ -113,6 +113,6 @@ class Obedient(Tenant):
     def ask_once(self):
         answer = self.ask(self.tenant)
         if answer.status_code == 429:
-            wait = answer.headers.get("Retry-After") or ""
+            wait = str(answer.headers.get("Retry-After") or "")  # a header that comes twice is a list
             ending.wait(min(int(wait), 5) if re.fullmatch("[0-9]{1,9}", wait) else 1)
         gevent.sleep(0.02)

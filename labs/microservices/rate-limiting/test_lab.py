@@ -113,6 +113,22 @@ def test_a_polite_tenant_is_never_refused(rush, lab):
     lab.at_most(len(refused) / len(asked), 0.1, f"{len(refused)} of {len(asked)} requests at 8 a second were refused", "polite requests refused")
 
 
+def test_a_burst_passes(rush, lab):
+    """A tenant that has asked for nothing in a second and a half has its burst of 10: as a median at least 7 pass of 12 that come at once.
+
+    Why: requests that come together are counted as if they had to come one by one.
+    """
+    lab.require_calm(rush.load)
+    volleys = {}
+    for half in ("even-halves", "odd-halves"):
+        due = rush.calm.where(tenant=half).by(lambda r: r.intended_ns)
+        # Every other one comes half a second after the one before it.
+        volleys |= {(half, ns): due[ns] for before, ns in pairwise(sorted(due)) if ns - before > 1_000_000_000 and len(due[ns]) == 12}
+    lab.require(len(volleys) >= 2, f"only {len(volleys)} bursts came")
+    passed = [sum(r.status == 200 for r in volley) for volley in volleys.values()]
+    lab.at_least(median(passed), 7, f"of 12 requests at once {median(passed):g} passed, as a median of {len(passed)} bursts", "requests of a burst")
+
+
 def test_a_greedy_tenant_gets_its_share(rush, lab):
     """A tenant that asks for more than its rate gets its rate: at least 70% of 10 a second.
 

@@ -219,13 +219,14 @@ def kill_beside_slow_payments(lab, payday):
 
 
 def poison(lab, payday):
-    """Five records that can never be paid, each in a partition of its own, and a credit behind each."""
-    closed, broken, torn = (payday.draw_credit() for _ in range(3))
+    """Six records that can never be paid, each in a partition of its own, and a credit behind each."""
+    closed, broken, torn, worded = (payday.draw_credit() for _ in range(4))
     payday.bank.set(closed=[closed["account"]], broken=[broken["account"]])
     payday.poison = {
         "no JSON": b"\xff\xfe" + lab.random.randbytes(20),
         "no object": json.dumps([lab.random.randrange(10**9)]).encode(),
         "no amount": json.dumps({"id": torn["id"], "account": torn["account"]}, indent=lab.random.randrange(1, 5)).encode(),
+        "an amount that is a string": json.dumps({**worded, "amount": str(worded["amount"])}).encode(),
         "a closed account": json.dumps(closed, separators=(", ", " : ")).encode(),
         "an account on which the bank fails": json.dumps(broken).encode(),
     }

@@ -1,4 +1,4 @@
-"""Goroutine leak: 400 searches and a crowd at the speller, which is stuck. Then all is quiet, and each replica is asked by SIGQUIT what is left."""
+"""Goroutine leak: searches, and a crowd at the speller, which is stuck. Then all is quiet, and each replica is asked by SIGQUIT what is left."""
 
 import os
 import re
@@ -98,7 +98,7 @@ class Night:
 
 @pytest.fixture(scope="module")
 def night(lab):
-    """400 searches while the speller is stuck and a crowd wants words spelled; it goes on when nobody else is left. Then quiet."""
+    """Some 410 searches while the speller is stuck and a crowd wants words spelled; it goes on when nobody else is left. Then quiet."""
     index, speller = lab.peer("index"), lab.peer("speller")
     plan = draw_plan(lab.random, len(lab.replicas))
     night = Night(plan)

@@ -1,4 +1,4 @@
-# bug: has the first in the alphabet stay instead of a lock, and three who ask at once leave together
+# bug: has the first in the alphabet stay, even when only he asks, and three who ask at once can leave together
 """Who is on call, and who has which operating room."""
 
 import os
