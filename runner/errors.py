@@ -20,7 +20,7 @@ class MachineError(LabsError):
 
 
 class AppError(LabsError):
-    """The app under test did not start, or died (verdict FAIL, told apart from a failed check)."""
+    """The app under test did not start, died, or kept a server from serving the kit (verdict FAIL, told apart from a failed check)."""
 
 
 class Inconclusive(LabsError):

@@ -221,7 +221,7 @@ def judge_check(item: pytest.Function, error: BaseException | None, *, is_setup:
     result = CheckResult(name=item.name, outcome=Outcome.PASS, promised=promised, why=why, seconds=seconds)
     if error is None:
         return result
-    error = find_complaint(error) or error  # a lock that a lab holds itself it does not wait for
+    error = find_complaint(error) or error
     seen = str(error).encode("utf-8", "backslashreplace").decode()  # half a surrogate, of bytes that are no text, could not be printed
     if isinstance(error, AssertionError | pytest.fail.Exception) and not is_setup:
         if doubt:

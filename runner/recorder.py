@@ -67,7 +67,7 @@ class Recorder:
         for session in (FastHttpSession, HttpSession):
             self.wrap(session)
         keep_no_copy(LocustUserAgent)
-        LocustUserAgent.redirect_response_codes = frozenset()  # an answer is what the app says, not what stands elsewhere
+        follow_no_redirect(LocustUserAgent, HttpSession)
         events.request.add_listener(self.on_request)
         events.user_error.add_listener(self.on_user_error)
 
@@ -78,8 +78,6 @@ class Recorder:
 
         def recorded_request(session: Any, method: str, url: str, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
             call = Call(recorder.number(session.user), method, url, name or session.request_name, kwargs)
-            if session_class is HttpSession:
-                kwargs["allow_redirects"] = False  # FastHttpSession has it from its agent
             token = recorder.current.set(call)
             try:
                 return request(session, method, url, name, *args, **kwargs)
@@ -185,6 +183,12 @@ class Recorder:
             stall_ns = time.monotonic_ns() - start_ns - 10_000_000
             if stall_ns > STALL_NS:
                 self.note("stall", at_ns=start_ns, stall_ns=stall_ns)
+
+
+def follow_no_redirect(agent_class: Any, session_class: Any) -> None:
+    """A redirect is an answer, and may lead anywhere."""
+    agent_class.redirect_response_codes = frozenset()
+    session_class.get_redirect_target = lambda _session, _response: None
 
 
 def keep_no_copy(agent_class: Any) -> None:

@@ -23,7 +23,7 @@ START_WITHIN_S = 60.0
 MYSQL_WITHIN_S = 60.0  # longer than any wait for a lock: what takes longer is a server that hangs
 LOCK_WITHIN_S = 20  # MySQL would wait a day for the table that somebody has locked
 LOCK_WAIT_TIMEOUT = 1205  # its error then
-SCHEMA_CHANGED = (1054, 1146, 1364)  # an unknown column or table, a new column without a default
+SCHEMA_CHANGED = (1054, 1364)  # a column is gone, or a new one has no default; the app's account can drop and rename no table
 
 
 class Service(Protocol):
@@ -174,14 +174,14 @@ def connect_mysql(address: Address, database: str | None = APP, within_s: float 
 def find_complaint(error: BaseException) -> AppError | None:
     """What the app has done to a server, when a driver's error says so: the kit's own statement could not be served; else None.
 
-    Source: the MySQL 8.4 error reference (1054, 1146, 1205, 1364); Redis, EVAL (BUSY) and its clients' handling (maxclients).
+    Source: the MySQL 8.4 error reference (1054, 1205, 1364); Redis, EVAL (BUSY) and its clients' handling (maxclients).
     """
     module, number = type(error).__module__, error.args[0] if error.args else None
     if module == "pymysql.err" and number == LOCK_WAIT_TIMEOUT:
         hint = "end every transaction, and give back what LOCK TABLES has taken"
         return AppError(f"the kit waited in vain for what the app has locked in the database: {error}", hint)
     if module == "pymysql.err" and number in SCHEMA_CHANGED:
-        hint = "leave the columns of schema.sql as they are; one that you add needs a default"
+        hint = "leave the columns of schema.sql as they are; one that you add needs a default (if the solution fails so, the lab is wrong)"
         return AppError(f"the kit could no longer read or write the lab's tables: {error}", hint)
     if module == "redis.exceptions" and str(error).startswith(("BUSY ", "max number of clients")):
         hint = "does a script of the app's never end, or does it never give connections back?"

@@ -51,7 +51,7 @@ class CheckResult:
     why: str = ""
     seen: str = ""
     hint: str = ""
-    blame: str = ""  # "" | "app" (did not start, or died) | "lab" | "machine"
+    blame: str = ""  # "" | "app" (did not start, died, kept a server from serving) | "lab" | "machine"
     comparisons: Sequence[Comparison] = field(default_factory=tuple)
     seconds: float = 0.0
 

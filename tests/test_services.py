@@ -308,7 +308,7 @@ def test_the_kit_does_not_wait_for_ever_for_a_table_that_the_app_has_locked(
 
 @pytest.mark.parametrize(
     "statement",
-    ["INSERT INTO bare (id) VALUES (1)", "SELECT gone FROM bare", "SELECT * FROM gone"],
+    ["INSERT INTO bare (id) VALUES (1)", "SELECT gone FROM bare"],
 )
 def test_tables_that_the_app_has_changed_are_its_doing(mysql_address: Address, connection: "Connection[Cursor]", statement: str) -> None:
     with connection.cursor() as changing, connect_mysql(mysql_address) as kit, kit.cursor() as cursor:

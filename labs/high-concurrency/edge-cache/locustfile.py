@@ -34,6 +34,7 @@ class Visitor(FastHttpUser):
 
     def on_start(self):
         self.client.client.cookiejar = None
+        self.client.client.redirect_response_codes = ()  # followed, a redirect would lead out of the lab
         self.number = next(numbers)
         self.host_name = HOSTS[self.number % 4]
         self.encoding = next(gzip_ways if self.number // 4 % 2 else plain_ways)
