@@ -25,6 +25,7 @@ TICK_S = 0.02  # of the kernel's clock for CPU time: a hundredth for the user's 
 BEFORE, TOGETHER, TOGETHER_AT_MOST_S = 300, 300, 3.0  # lists of the gates before the laptop comes, and with it
 SILENT_S = 19  # without an answer for so long: the senders give up after 20 s
 TIMES_ORDINARY, TIMES_SHORT, TIMES_BEFORE = 4, 16, 3
+WAIT_TIMES = 4  # as long as its CPU: less may have been a wait for a core, of which a long list has more than a short one
 TIMES_KIT, TIMES_WORK = 16, 2  # what an ordinary list, and the time before the laptop, count for at most
 
 spec = spec_from_file_location("tags", Path(__file__).with_name("tags.py"))
@@ -58,11 +59,12 @@ class Probe:
         return min(self.at_most_s(), TIMES_KIT * self.kit_s / self.lists)
 
     def times(self, other, cpu_s):
-        """How many times as dear a list is as one of the other probe, whose CPU counts as `cpu_s`: by CPU or by time, whichever says more.
+        """How many times as dear a list is as one of the other probe, whose CPU counts as `cpu_s`: by CPU, or by a time that CPU does not explain.
 
         By time too: what a child has used that nobody waits for, the kernel adds to nobody's.
         """
-        return max(self.at_least_s() / cpu_s, self.fastest_s / other.fastest_s)
+        is_told_by_cpu = self.fastest_s < WAIT_TIMES * self.at_most_s()
+        return max(self.at_least_s() / cpu_s, 0 if is_told_by_cpu else self.fastest_s / other.fastest_s)
 
     def told(self):
         return f"{self.cpu_s / self.lists * 1000:.1f} ms of CPU and {self.fastest_s * 1000:.1f} ms of time"
