@@ -9,6 +9,9 @@ SETTINGS := NAME SUBMISSION SEED KEEP BACKEND REPEAT BUSY JOBS SAMPLE LOCAL FIX 
 take = $(if $(filter command,$(firstword $(origin $(1)))),$(value $(1)))
 $(foreach setting,$(SETTINGS),$(eval override $(setting) := $$(call take,$(setting))))
 export $(SETTINGS)
+# A setting that is misspelled would else be no setting, and something else would be judged.
+unknown := $(strip $(foreach name,$(filter-out $(SETTINGS) SHELL MAKEFLAGS,$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+$(if $(unknown),$(error there is no setting $(unknown); there are $(SETTINGS): see `make help`))
 
 labs := .venv/bin/labs
 is_on = $(filter-out 0 no off false,$($(1)))

@@ -141,9 +141,9 @@ def test_a_tour_that_is_interrupted_ends_when_its_run_has(kit: "Kit") -> None:
         import time
 
         lab.mark("the visitors have gone")
-        time.sleep(60)
+        time.sleep(60)  # until it is interrupted
     finally:
-        time.sleep(1)
+        time.sleep(1)  # a run that takes its time to end, which must be waited for
         print("all is tidy", flush=True)
     return load"""
     kit.edit("microservices/hits/test_lab.py", "return load", slow)

@@ -377,6 +377,12 @@ def test_whatever_a_setting_holds_is_data(make: Make, checkout: Path, text: str)
     assert not (checkout / "pwned").exists()
 
 
+def test_a_setting_that_is_misspelled_is_said(make: Make) -> None:
+    done = make("lab", "NAME=x", "SUBMISION=solution")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no setting SUBMISION; there are NAME SUBMISSION " in done.stderr
+
+
 def test_make_fails_when_labs_does(make: Make) -> None:
     assert make("lab", "NAME=failing").returncode == 2
 

@@ -32,7 +32,7 @@ def shift(home: str, offset_s: float, within_s: float) -> bool:
     while not os.path.exists(done) or not os.path.getsize(done):  # noqa: PTH110, PTH202
         if time.monotonic() > deadline:
             raise TimeoutError(f"the clock was told to shift and did not within {within_s:g} s")
-        time.sleep(0.005)
+        time.sleep(0.005)  # the answer comes from another process, into a file
     return True
 
 

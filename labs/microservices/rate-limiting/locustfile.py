@@ -115,4 +115,4 @@ class Obedient(Tenant):
         if answer.status_code == 429:
             wait = str(answer.headers.get("Retry-After") or "")  # a header that comes twice is a list
             ending.wait(min(int(wait), 5) if re.fullmatch("[0-9]{1,9}", wait) else 1)
-        gevent.sleep(0.02)
+        gevent.sleep(0.02)  # how fast this client asks

@@ -78,6 +78,6 @@ class LeavingCrowd(Speller):
 
     @task
     def come(self):
-        gevent.sleep(0.5)
+        gevent.sleep(0.5)  # when the 256 are on their way: nobody but the speller, which hangs, could tell
         self.spell(plan.given_up, "/spell (left)", left=True)
         raise StopUser

@@ -85,7 +85,7 @@ class Day:
                 self.generation = 2
             if self.ended_s is None and ask_idp("/ended")["sids"]:
                 self.ended_s = time.time()
-            gevent.sleep(0.2)
+            gevent.sleep(0.2)  # a look now and then: the issuer tells nobody when it is asked
 
 
 def ask_idp(path):
