@@ -23,7 +23,7 @@ from typing import Any, TextIO  # noqa: E402
 import gevent  # noqa: E402
 from locust import User, events  # noqa: E402
 from locust.clients import HttpSession  # noqa: E402
-from locust.contrib.fasthttp import FAILURE_EXCEPTIONS, FastHttpSession, LocustUserAgent  # noqa: E402
+from locust.contrib.fasthttp import FAILURE_EXCEPTIONS, FastHttpSession, FastResponse, LocustUserAgent  # noqa: E402
 from locust.env import Environment  # noqa: E402
 from locust.util.load_locustfile import load_locustfile  # noqa: E402
 
@@ -42,7 +42,8 @@ class Call:
 
     def __init__(self, user: int, method: str, path: str, name: str | None, options: dict[str, Any]) -> None:
         self.user, self.method, self.path, self.name = user, method, path, name or path
-        self.context: dict[str, Any] = options.get("context") or {}
+        context = options.get("context")
+        self.context: dict[str, Any] = {} if context is None else context  # not a copy: the locustfile adds to it, to an empty one too
         self.is_streamed = bool(options.get("stream"))
         self.pinned: int | None = self.context.get("replica")
         self.replica: int | None = None
@@ -68,6 +69,7 @@ class Recorder:
             self.wrap(session)
         keep_no_copy(LocustUserAgent)
         follow_no_redirect(LocustUserAgent, HttpSession)
+        read_json_from_bytes(FastResponse)
         events.request.add_listener(self.on_request)
         events.user_error.add_listener(self.on_user_error)
 
@@ -189,6 +191,11 @@ def follow_no_redirect(agent_class: Any, session_class: Any) -> None:
     """A redirect is an answer, and may lead anywhere."""
     agent_class.redirect_response_codes = frozenset()
     session_class.get_redirect_target = lambda _session, _response: None
+
+
+def read_json_from_bytes(response_class: Any) -> None:
+    """JSON is UTF-8 whatever the head says (RFC 8259, 8.1), and what it says may be no charset: `answer.json()` shall fail with ValueError alone."""
+    response_class.json = lambda response: json.loads(response.content)
 
 
 def keep_no_copy(agent_class: Any) -> None:

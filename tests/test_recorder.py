@@ -288,6 +288,42 @@ def test_a_redirect_is_not_followed(serve: "Callable[[], Clockwork]", loads: "Lo
     assert {record.status for record in load.history} == {307}
 
 
+def mislabel(handler: BaseHTTPRequestHandler) -> None:
+    """Answer with JSON, or with bytes that are none, in a charset that does not exist, said twice, or not at all."""
+    body = b'{"n": 1}' if handler.path.startswith("/json") else b"\xff\xfe\x00"
+    handler.send_response(200)
+    for _ in range({"charset": 1, "twice": 2}.get(handler.path.rpartition("-")[2], 0)):
+        handler.send_header("Content-Type", "application/json; charset=utf8mb4")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def test_json_is_read_whatever_its_charset(serve: "Callable[[], Clockwork]", loads: "Loads", monkeypatch: pytest.MonkeyPatch) -> None:
+    clockwork = serve()
+    monkeypatch.setattr(clockwork, "answer", mislabel)
+    locustfile = """
+        from locust import FastHttpUser, task
+        from locust.exception import StopUser
+
+        class Reader(FastHttpUser):
+            @task
+            def read(self):
+                for what in ("json", "bytes"):
+                    for how in ("charset", "twice", "bare"):
+                        context = {}
+                        with self.client.get(f"/{what}-{how}", context=context, catch_response=True) as answer:
+                            try:
+                                context["said"] = answer.json()
+                            except ValueError:
+                                context["said"] = "no JSON"
+                raise StopUser
+    """
+    with loads(locustfile, [clockwork.url]) as load:
+        pass
+    assert [record.context["said"] for record in load.history] == [{"n": 1}] * 3 + ["no JSON"] * 3
+
+
 def nest(handler: BaseHTTPRequestHandler) -> None:
     """Answer `/50` with so many lists in each other."""
     depth = int(handler.path.removeprefix("/"))

@@ -1,7 +1,6 @@
 """Eight gates report what they read, and Rotterdam sends long lists on three connections; after a while a laptop takes Rotterdam's place."""
 
 import itertools
-import json
 import random
 import time
 
@@ -64,8 +63,8 @@ class Sender(FastHttpUser):
                 answer.failure(f"status {answer.status_code}")
                 return
             try:
-                said = json.loads(answer.content)
-            except (ValueError, TypeError, RecursionError):
+                said = answer.json()
+            except (ValueError, RecursionError):
                 said = None
             if mistake := find_mistake(said, right):
                 context["mistake"] = mistake

@@ -1,7 +1,6 @@
 """The company's year: 760 experiments with sums at 40 looks, 80 with logs of events, ten that ask who gets what, and some that just began."""
 
 import itertools
-import json
 import random
 from collections import deque
 from functools import partial
@@ -234,7 +233,7 @@ class Analyst(FastHttpUser):
     def ask(self, path, body, context, is_right):
         with self.client.post(path, json=body, name=path, context=context, catch_response=True) as answer:
             try:
-                is_good = answer.status_code == 200 and is_right(said := json.loads(answer.content))
+                is_good = answer.status_code == 200 and is_right(said := answer.json())
             except (ValueError, AttributeError, TypeError, RecursionError):
                 is_good = False
             if is_good:

@@ -113,8 +113,8 @@ class Client(FastHttpUser):
         headers = {"Authorization": f"Bearer {token}"}
         with self.client.request(method, path, json=body, headers=headers, name=name, context=context, catch_response=True) as answer:
             try:
-                found = json.loads(answer.content) if answer.content else None
-            except (ValueError, TypeError, RecursionError):
+                found = answer.json() if answer.content else None
+            except (ValueError, RecursionError):
                 found = None
             if answer.status_code and is_right(answer.status_code, found):
                 answer.success()
