@@ -221,6 +221,7 @@ class App:
         """Return when one replica has answered `ready` ("GET /healthz") with a 2xx."""
         method, _, path = ready.partition(" ")
         within_s = self._table.ready_within_s
+        self._stack.exit_code(replica.name)  # waits for a start under way: the time that a container takes is not the app's
         deadline = time.monotonic() + within_s
         seen = "no connection"
         while True:

@@ -280,16 +280,19 @@ def topic_ends(address: Address, topic: str) -> dict[int, int]:
 def group_offsets(address: Address, group: str) -> dict[tuple[str, int], int]:
     """The committed offset of each (topic, partition) for which the group has one: the next record it would read.
 
-    Raises MachineError when the group gets no coordinator: while the broker makes the topic of the offsets, it says that this is broker -1.
+    Raises MachineError when the group gets no coordinator: while the broker makes the topic of the offsets, it says that this is broker -1, and
+    while it loads that topic, that it is not ready.
     """
     kafka = load_kafka()
+    errors = kafka.errors
+    not_yet = (errors.UnknownBrokerIdError, errors.CoordinatorLoadInProgressError, errors.CoordinatorNotAvailableError, errors.NotCoordinatorError)
     deadline = time.monotonic() + ANSWER_WITHIN_S
     with connect_kafka(address) as admin:
         while True:
             try:
                 offsets = admin.list_group_offsets({group: None})[group]
                 break
-            except kafka.errors.UnknownBrokerIdError as error:
+            except not_yet as error:
                 if time.monotonic() > deadline:
                     raise MachineError(f"the group {group} had no coordinator within {ANSWER_WITHIN_S:g} s", BUSY_HINT) from error
             time.sleep(0.05)  # nothing tells when it has one

@@ -206,7 +206,6 @@ def test_cpu_time_is_that_of_the_whole_family(stack: EmbeddedStack, tmp_path: Pa
 def test_a_quit_lets_it_speak_and_ends_it_all_the_same(
     stack: EmbeddedStack, tmp_path: Path, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runner.stack.embedded.QUIT_WITHIN_S", 0.3)
     handle = "import signal, sys, time\nsignal.signal(signal.SIGQUIT, {})\nprint('here', flush=True)\nwhile True: time.sleep(60)"
     stack.start_program(program("speaks", handle.format("lambda *_: (print('stacks'), sys.exit(3))"), tmp_path))
     stack.start_program(program("deaf", handle.format("signal.SIG_IGN"), tmp_path))
@@ -214,6 +213,7 @@ def test_a_quit_lets_it_speak_and_ends_it_all_the_same(
     stack.quit("speaks")
     assert stack.exit_code("speaks") == 3
     assert stack.log("speaks").read_text() == "here\nstacks\n"
+    monkeypatch.setattr("runner.stack.embedded.QUIT_WITHIN_S", 0.3)
     stack.quit("deaf")
     assert stack.exit_code("deaf") == -signal.SIGKILL
 

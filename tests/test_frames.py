@@ -5,10 +5,12 @@ import struct
 from collections.abc import Iterable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.proxy.frames import LOOK, NEXT, NO_REPLY, PROTOCOLS, Message, Parser, UnframedError, open_frames
+
+proven = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 def walk(parser: Parser, chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
@@ -88,6 +90,7 @@ requests = {
 
 
 @pytest.mark.parametrize("protocol", requests)
+@proven
 @given(data=st.data())
 def test_the_chunks_do_not_matter(protocol: str, data: st.DataObject) -> None:
     sent = data.draw(st.lists(requests[protocol], max_size=6))
@@ -98,6 +101,7 @@ def test_the_chunks_do_not_matter(protocol: str, data: st.DataObject) -> None:
     assert split(up, chunks) == (sent, b"")
 
 
+@proven
 @given(values=st.lists(resp_values, max_size=5), size=st.integers(1, 9))
 def test_nested_replies_of_redis_are_one_message_each(values: list[bytes], size: int) -> None:
     stream = b"".join(values)
@@ -107,6 +111,7 @@ def test_nested_replies_of_redis_are_one_message_each(values: list[bytes], size:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("side", [0, 1])
+@proven
 @given(chunks=st.lists(st.binary(min_size=1, max_size=40), max_size=20))
 def test_nonsense_is_split_somehow_or_refused_and_never_lost(protocol: str, side: int, chunks: list[bytes]) -> None:
     parser = open_frames(protocol)[side]
@@ -168,6 +173,7 @@ def test_a_mysql_client_that_will_not_be_read_is_told(flags: int) -> None:
         read_all(up, packet(flags.to_bytes(4, "little") + b"\0" * 28, 1))
 
 
+@proven
 @given(words=st.lists(blobs, min_size=1, max_size=4), size=st.integers(1, 30))
 def test_a_command_of_redis_is_the_same_in_one_piece_and_in_many(words: list[bytes], size: int) -> None:
     stream = command(*words) * 2

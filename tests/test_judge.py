@@ -113,6 +113,7 @@ def test_an_app_that_does_not_hold_up_is_no_failed_check(kit: "Kit", app: str) -
 
 
 def test_an_app_that_answers_nothing_fails_its_checks(kit: "Kit") -> None:
+    kit.edit("microservices/hits/locustfile.py", "network_timeout = 10.0", "network_timeout = 0.5")
     done = kit.labs("run", "hits", kit.submission("idles"))
     assert done.returncode == 1
     assert "seen      0 of 20 hits counted" in done.stdout

@@ -288,6 +288,7 @@ def test_a_paused_load_generator_is_seen(clockwork: "Clockwork", loads: "Loads",
     with loads(FOR_EVER, [clockwork.url], is_endless=True) as load:
         load.until(lambda: clockwork.visits, "a visit")
         load._worker.process.signal(signal.SIGSTOP)
+        eventually(lambda: psutil.Process(load._worker.process.pid).status() == psutil.STATUS_STOPPED, "it stands")
         stopped_s = time.monotonic()
         load.until(lambda: time.monotonic() > stopped_s + 0.5, "half a second")
         load._worker.process.signal(signal.SIGCONT)

@@ -101,10 +101,10 @@ def test_a_barrier_that_is_not_reached_is_the_locustfiles_fault(clockwork: "Cloc
             @task
             def buy(self):
                 self.client.get("/came")
-                barrier.wait(0.2)
+                barrier.wait(0.5)
     """
     with (
-        pytest.raises(LabError, match=r"TimeoutError: 1 users did not reach the barrier within 0\.2 s"),
+        pytest.raises(LabError, match=r"TimeoutError: 1 users did not reach the barrier within 0\.5 s"),
         loads(locustfile, [clockwork.url], users=2, until=lambda: len(clockwork.visits) >= 3),
     ):
         pass

@@ -21,20 +21,20 @@ import time_machine
 
 
 def follow(fifo: str) -> None:
-    """Apply each offset (seconds, one a line) that arrives; each open-to-close of the writer is one message."""
+    """Apply each offset (seconds, one a line) that arrives."""
     traveller: time_machine.travel | None = None
-    while True:
-        with open(fifo) as lines:  # noqa: PTH123 - blocks until the kit opens the other end
-            for line in lines:
-                if traveller is not None:
-                    traveller.stop()
-                    traveller = None
-                if offset_s := float(line):
-                    now = datetime.datetime.now(datetime.UTC)
-                    traveller = time_machine.travel(now + datetime.timedelta(seconds=offset_s), tick=True)
-                    traveller.start()
-                with open(fifo + ".done", "w") as done:  # noqa: PTH123 - tells the kit that it is in force
-                    done.write(line)
+    # Open for writing too, it has no end: between an end and the next open, a message would be lost.
+    with os.fdopen(os.open(fifo, os.O_RDWR)) as lines:
+        for line in lines:
+            if traveller is not None:
+                traveller.stop()
+                traveller = None
+            if offset_s := float(line):
+                now = datetime.datetime.now(datetime.UTC)
+                traveller = time_machine.travel(now + datetime.timedelta(seconds=offset_s), tick=True)
+                traveller.start()
+            with open(fifo + ".done", "w") as done:  # noqa: PTH123 - tells the kit that it is in force
+                done.write(line)
 
 
 if "CLOCK_SKEW_FIFO" in os.environ:

@@ -11,7 +11,7 @@ WORD = Path(os.environ["DATA_DIR"]) / "word"
 
 
 def ask(url):
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=0.4)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=1.0)
     try:
         connection.request("GET", "/who")
         return json.load(connection.getresponse())["replica"]

@@ -9,7 +9,7 @@ plan = read_plan(hits=10)
 
 
 class Visitor(FastHttpUser):
-    network_timeout = 0.5
+    network_timeout = 10.0
 
     @task
     def hit(self):
