@@ -1,6 +1,7 @@
 """Rate limiting: eleven tenants, two replicas of which one's clock is three seconds ahead, and a Redis that hangs."""
 
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,16 +15,19 @@ RATE = 10
 BURST = 10
 NAMES = ("polite", "greedy", "late", "edges", "even-halves", "odd-halves", "window-breaker", "spoofer", "obedient-1", "obedient-2", "obedient-3")
 JUDGED_S = 6.0
+BACK_WITHIN_S = 6.0
+WINDOW_S = 2.0
 
 
 @dataclass
 class Rush:
-    """The run in its two phases: all is well, and Redis hangs."""
+    """The run in its three phases: all is well, Redis hangs, and Redis is back."""
 
     load: object
     keys_without_ttl: tuple = ()
     paused_ns: int = 0
     resumed_ns: int = 0
+    back_ns: int = 0
 
     @property
     def calm(self):
@@ -37,7 +41,7 @@ class Rush:
 
 @pytest.fixture(scope="module")
 def rush(lab):
-    """Eleven tenants ask for 6 s; then Redis stands still for three."""
+    """Eleven tenants ask for 6 s; then Redis stands still for three; then they go on until they get what they are due, for 9 s at most."""
     keys = {name: f"key-{lab.random.randrange(10**9):09d}" for name in NAMES}
     lab.skew("app-2", 3.0)
     plan = {"keys": keys, "phase_s": lab.random.random(), "late_s": JUDGED_S + 0.5}
@@ -55,7 +59,27 @@ def rush(lab):
         load.until(lambda: load.elapsed_s > since + 3, "tenants during the outage")
         phases.resumed_ns = lab.mark("Redis goes on")
         lab.resume("redis")
+        load.until(lambda: lasts(load, phases.resumed_ns), "the limits of both replicas together", at_most_s=BACK_WITHIN_S + WINDOW_S + 1)
+        phases.back_ns = lab.mark("the limits of both replicas hold again")
     return phases
+
+
+def lasts(load, since_ns):
+    """Whether the last two seconds, all of them after a time, gave two tenants what they are due."""
+    begin_ns = time.monotonic_ns() - int(WINDOW_S * 1e9)
+    return begin_ns > since_ns and not judge_window(load.so_far(begin_ns))
+
+
+def judge_window(records):
+    """What is wrong with two seconds of the late tenant, who asks both replicas, and of the greedy one, who asks one; else nothing."""
+    passed = {name: [(r.start_ns, r.end_ns) for r in records if r.context["tenant"] == name and r.status == 200] for name in ("late", "greedy")}
+    window = worst_window(passed["late"], RATE, BURST)
+    if window and window.excess > 2:
+        return f"of the late tenant, who asks both replicas, {window.count} requests passed within {window.seconds:.1f} s"
+    due = RATE * WINDOW_S
+    if len(passed["greedy"]) < 0.7 * due:
+        return f"of the greedy tenant, who asks one replica, {len(passed['greedy'])} requests of {due:.0f} passed within {WINDOW_S:.0f} s"
+    return ""
 
 
 def test_the_contract_holds(rush, lab):
@@ -183,6 +207,23 @@ def test_an_outage_of_redis_opens_and_closes_nothing(rush, lab):
         lab.require(len(asked) >= 50, f"only {len(asked)} requests of the {tenant} tenant met the outage")
         passed = sum(r.status == 200 and r.end_ns < rush.resumed_ns for r in asked)
         lab.at_most(passed / due, 3, f"{passed} requests of the {tenant} tenant passed, its rate and burst are {due:.0f}", "times its rate and burst")
+
+
+def test_redis_decides_again_after_an_outage(rush, lab):
+    """6 s after Redis goes on, at the latest, a key has its rate and burst over both replicas together again, no more and 7 tenths at least.
+
+    Why: the limiter left Redis at its first error and never asks it again, so each replica counts for itself until it is restarted.
+    """
+    lab.require_calm(rush.load, stall_s=0.5)
+    lab.require(rush.resumed_ns, "the run did not get that far")
+    end_ns = rush.back_ns or rush.load.end_ns
+    last = rush.load.history.between(end_ns - int(WINDOW_S * 1e9), end_ns)
+    for tenant in ("greedy", "late"):
+        lab.require(len(last.where(tenant=tenant)) >= 50, f"the {tenant} tenant hardly asked after the outage")
+    took_s = max((end_ns - rush.resumed_ns) / 1e9 - WINDOW_S, 0.0)
+    trouble = "" if rush.back_ns else judge_window(last)
+    seen = f"{took_s:.1f} s after Redis went on{': ' + trouble if trouble else ' the limits held again'}"
+    lab.at_most(took_s, BACK_WITHIN_S, seen, "s until Redis decides again")
 
 
 def test_no_limiter_key_lives_for_ever(rush, lab):
