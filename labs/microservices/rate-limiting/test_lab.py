@@ -59,12 +59,12 @@ def rush(lab):
         load.until(lambda: load.elapsed_s > since + 3, "tenants during the outage")
         phases.resumed_ns = lab.mark("Redis goes on")
         lab.resume("redis")
-        load.until(lambda: lasts(load, phases.resumed_ns), "the limits of both replicas together", at_most_s=BACK_WITHIN_S + WINDOW_S + 1)
+        load.until(lambda: is_back(load, phases.resumed_ns), "the limits of both replicas together", at_most_s=BACK_WITHIN_S + WINDOW_S + 1)
         phases.back_ns = lab.mark("the limits of both replicas hold again")
     return phases
 
 
-def lasts(load, since_ns):
+def is_back(load, since_ns):
     """Whether the last two seconds, all of them after a time, gave two tenants what they are due."""
     begin_ns = time.monotonic_ns() - int(WINDOW_S * 1e9)
     return begin_ns > since_ns and not judge_window(load.so_far(begin_ns))
