@@ -33,8 +33,8 @@ class Stop:
     overtaken: bool = False  # whether the other one was so far that going on is dangerous
 
     def covers(self, call, had, written_ns):
-        """Whether a page has a line that the worker `had` to add when it stopped: it could not know that it had lost its locks."""
-        if call["replica"] != self.worker or call["end_ns"] < self.start_ns:
+        """Whether a page begun since has a line that the worker `had` to add when it stopped: it could not know that it had lost its locks."""
+        if call["replica"] != self.worker or call["start_ns"] < self.start_ns:
             return False
         if not self.end_ns or call["start_ns"] < self.end_ns:
             return True
@@ -67,6 +67,10 @@ class Desk:
         """The lines that a worker may have had to add when it stood still: of its own requests, and of those that waited for anybody."""
         asked = self.load.history
         return {r.context["line"] for r in asked if r.start_ns < stop.start_ns or (r.start_ns < stop.end_ns and r.replica == self.number_of(stop))}
+
+    def well_until_ns(self, call):
+        """When a page had its end, or the worker that wanted it was stopped meanwhile."""
+        return min([call["end_ns"], *(s.start_ns for s in self.stops if s.worker == call["replica"] and s.start_ns > call["start_ns"])])
 
     def pages(self, key, since_ns, other_than=""):
         return [c for c in self.renderer.calls() if c.get("key") == key and c["start_ns"] > since_ns and c["replica"] != other_than]
@@ -260,7 +264,7 @@ def test_one_worker_at_a_time_renders_an_invoice(desk, lab):
     for stop in desk.stops:
         had = desk.had(stop)
         calls = [c for c in calls if not stop.covers(c, had, written_ns)]
-    sections = [Section(c["key"], c["start_ns"], min(c["end_ns"], c["start_ns"] + SLOWEST_PAGE_NS), c["replica"]) for c in calls]
+    sections = [Section(c["key"], c["start_ns"], min(c["start_ns"] + SLOWEST_PAGE_NS, desk.well_until_ns(c)), c["replica"]) for c in calls]
     lab.require(len(sections) >= CALM_WRITES / 2, f"only {len(sections)} pages were rendered by workers that were well")
     lab.require_calm(desk.load)  # leases run out while a machine stands still
     overlaps = find_overlaps(sections)
