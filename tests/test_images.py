@@ -139,11 +139,13 @@ def test_a_long_command_says_now_and_then_where_it_is(tmp_path: Path, said: list
     script = "echo first step; n=0; until [ -e go ] || [ $((n += 1)) -gt 1000 ]; do sleep 0.01; done; [ -e go ]"
 
     def say(line: str) -> None:
+        said.append(line)
         if "first step" in line:
             Path("go").touch()
 
     monkeypatch.chdir(tmp_path)
     run_logged(["sh", "-c", script], "mysql", say)
+    assert "first step" in said[-1]
 
 
 def test_a_command_that_does_not_read_what_it_is_fed_tells_by_its_exit_code(said: list[str]) -> None:
